@@ -1,0 +1,112 @@
+"""The command line: ``approxhub``.
+
+Commands are imported when they are run. Imports click and the errors, nothing else.
+"""
+
+from __future__ import annotations
+
+import importlib
+import warnings
+from typing import Any, TextIO
+
+import click
+
+from approxhub import __version__
+from approxhub.errors import ApproxHubError, PluginError
+
+__all__ = ["cli", "main"]
+
+# Name of each command (and of its module) and what help says of it: to say that, help imports none.
+COMMANDS = {
+    "backends": "Show what can run integer matrix products here.",
+    "demo": "Show what approximate multipliers do to a small network, and what training wins back.",
+    "fetch": "Fetch multipliers into the cache, and verify them.",
+    "info": "Show all that is known of a multiplier.",
+    "list": "List the multipliers that have a name.",
+    "plugins": "Show the plug-ins that were found, and why some do not work.",
+    "verify": "Check what lies in the cache, byte by byte.",
+}
+
+
+class LazyGroup(click.Group):
+    """A group that imports a command when it is run.
+
+    Plug-ins are asked for commands only when help is shown or a command is not one of ours, so
+    that ours stay quick. They cannot replace one of ours.
+    """
+
+    _plugins_asked = False
+
+    def _ask_plugins(self) -> None:
+        if not self._plugins_asked:
+            self._plugins_asked = True
+            from approxhub.plugins import host
+
+            host().add_commands(self)
+
+    def add_command(self, cmd: click.Command, name: str | None = None) -> None:
+        """Add a command; refuses a name that is taken."""
+        called = name or cmd.name
+        if called in COMMANDS or called in self.commands:
+            raise PluginError(f"the command {called!r} exists already")
+        super().add_command(cmd, name)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names of all commands, those of plug-ins too."""
+        self._ask_plugins()
+        return sorted([*COMMANDS, *self.commands])
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import one of our commands, or look among those of plug-ins."""
+        if cmd_name in COMMANDS:
+            command = importlib.import_module(f"approxhub.cli.{cmd_name}").command
+            assert isinstance(command, click.Command)
+            return command
+        self._ask_plugins()
+        return super().get_command(ctx, cmd_name)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the list of commands without importing ours."""
+        rows = [
+            (n, COMMANDS[n] if n in COMMANDS else self.commands[n].get_short_help_str(70))
+            for n in self.list_commands(ctx)
+        ]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command; our own errors are printed without a traceback."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("default", UserWarning)
+            warnings.showwarning = _show_warning
+            try:
+                return super().invoke(ctx)
+            except ApproxHubError as error:
+                click.echo(f"error: {error}", err=True)
+                ctx.exit(error.exit_code)
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    click.echo(f"warning: {message}", err=True)
+
+
+@click.group(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Exit codes: 0 done, 1 failed, 2 usage, 3 not found, 4 network or offline.",
+)
+@click.version_option(__version__, prog_name="approxhub")
+def cli() -> None:
+    """Name an approximate multiplier, and see what it does to a neural network."""
+
+
+def main() -> None:
+    """Entry point of the ``approxhub`` command."""
+    cli(prog_name="approxhub")

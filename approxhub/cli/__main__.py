@@ -1,0 +1,7 @@
+"""``python -m approxhub.cli``."""
+
+from __future__ import annotations
+
+from approxhub.cli import main
+
+main()

@@ -1,0 +1,281 @@
+"""The client: from an id to a multiplier, through the cache.
+
+Imports the catalogue and the store; whatever is heavy is imported by the steps that need it.
+"""
+
+from __future__ import annotations
+
+import threading
+import warnings
+import weakref
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from approxhub.errors import (
+    ApproxHubError,
+    PluginError,
+    StoreError,
+    UnknownMultiplierError,
+    VerificationError,
+)
+from approxhub.ids import Modifier, MultiplierId
+from approxhub.multiplier import Multiplier
+from approxhub.plugins.descriptors import MultiplierSource
+from approxhub.registry.catalogue import LOCAL, close_ids, entry_of, resolve_id, source_of
+from approxhub.registry.context import FetchContext
+from approxhub.registry.store import Store
+
+__all__ = ["FetchResult", "fetch", "find_by_identity", "load", "peek"]
+
+_loaded: weakref.WeakValueDictionary[tuple[str, str], Multiplier] = weakref.WeakValueDictionary()
+_loaded_lock = threading.Lock()
+
+
+@dataclass(frozen=True, slots=True)
+class FetchResult:
+    """What became of one id that was to be fetched.
+
+    Parameters
+    ----------
+    id : str
+        The full id, or the one that was asked for where it could not be resolved.
+    state : {'fetched', 'cached', 'computed', 'failed'}
+        Downloaded now, there before, made of a formula, or neither.
+    multiplier : Multiplier or None
+    error : ApproxHubError or None
+    """
+
+    id: str
+    state: str
+    multiplier: Multiplier | None = None
+    error: ApproxHubError | None = None
+
+
+def load(id: str, *, offline: bool | None = None) -> Multiplier:
+    """Return a multiplier by id: from the cache, or fetched once and verified.
+
+    Parameters
+    ----------
+    id : str
+        E.g. ``'mul8s_1KV9'``, ``'evoapproxlib:v1.1/mul8u_1JFF+swap'`` or ``'drum:8u/k=4'``.
+    offline : bool, optional
+        Whether the network is forbidden; ``APPROXHUB_OFFLINE`` when not given.
+
+    Returns
+    -------
+    Multiplier
+        The same object as long as somebody holds it.
+
+    Raises
+    ------
+    MultiplierIdError, UnknownMultiplierError, AmbiguousMultiplierError
+        If the id does not name one multiplier.
+    NetworkError, VerificationError, CModelError
+        If fetching fails; the cache is then as it was.
+
+    Examples
+    --------
+    >>> load("exact:8s")
+    <Multiplier exact:8s: 8s x 8s, exact>
+    >>> load("exact:4u+signmag(both,5)")(-15, 15)
+    -225
+    """
+    full = resolve_id(MultiplierId.parse(id))
+    store = Store()
+    found = _remembered(store, full)
+    if found is None:
+        base = _remembered(store, full.base)
+        if base is None:
+            base, _ = _obtain(store, full.base, offline, force=False, must_keep=False)
+            base = _remember(store, full.base, base)
+        found = _remember(store, full, _modified(base, full.modifiers))
+    return found
+
+
+def fetch(
+    ids: str | Iterable[str],
+    *,
+    force: bool = False,
+    offline: bool | None = None,
+    progress: Callable[[FetchResult], None] | None = None,
+) -> list[FetchResult]:
+    """Bring multipliers into the cache; goes on after one that fails.
+
+    Parameters
+    ----------
+    ids : str or iterable of str
+        What to fetch.
+    force : bool
+        Fetch even what is in the cache.
+    offline : bool, optional
+        Whether the network is forbidden; ``APPROXHUB_OFFLINE`` when not given.
+    progress : callable, optional
+        Called with each result as it comes.
+
+    Returns
+    -------
+    list of FetchResult
+        In the order of `ids`. A failure is in its `error`, not raised.
+
+    Examples
+    --------
+    >>> [(r.id, r.state) for r in fetch(["exact:8s", "exact:8t"])]
+    [('exact:8s', 'computed'), ('exact:8t', 'failed')]
+    """
+    results = []
+    store = Store()
+    for id in [ids] if isinstance(ids, str) else ids:
+        name = id
+        try:
+            full = resolve_id(MultiplierId.parse(id))
+            name = str(full.base)
+            made, state = _obtain(store, full.base, offline, force=force, must_keep=True)
+            _modified(made, full.modifiers)  # refuse here what load would refuse
+            result = FetchResult(name, state, made)
+        except ApproxHubError as error:
+            result = FetchResult(name, "failed", error=error)
+        results.append(result)
+        if progress is not None:
+            progress(result)
+    return results
+
+
+def peek(id: MultiplierId) -> Multiplier | None:
+    """Return a multiplier by its full id if that needs no download, else None.
+
+    Raises
+    ------
+    VerificationError, StoreError
+        If the cache has it, but damaged.
+    """
+    if id.source != LOCAL:
+        source = source_of(id.source or "")
+        if not source.cache:
+            return _modified(_ask(source, id.base, FetchContext(offline=True)), id.modifiers)
+    base = Store().get(str(id.base))
+    return None if base is None else _modified(base, id.modifiers)
+
+
+def find_by_identity(identity: str) -> Multiplier | None:
+    """Return a multiplier by its content hash: one loaded in this process, or in the cache.
+
+    Parameters
+    ----------
+    identity : str
+        As :attr:`approxhub.Multiplier.identity`.
+
+    Returns
+    -------
+    Multiplier or None
+        Under an id that stands for it, ``local:<identity>`` if none does.
+
+    Raises
+    ------
+    VerificationError
+        If the cache has it, but damaged.
+    """
+    with _loaded_lock:
+        living = list(_loaded.values())
+    # Only what has been hashed already: hashing may mean tabulating.
+    for m in living:
+        if m.__dict__.get("identity") == identity:
+            return m
+    return Store().find(identity)
+
+
+def _modified(base: Multiplier, modifiers: Iterable[Modifier]) -> Multiplier:
+    for modifier in modifiers:
+        if modifier.kind == "swap":
+            base = base.swap()
+        elif modifier.kind == "zerogate":
+            base = base.zerogate()
+        else:
+            base = base.signmag(modifier.target or "", modifier.bits)
+    return base
+
+
+def _remembered(store: Store, id: MultiplierId) -> Multiplier | None:
+    with _loaded_lock:
+        return _loaded.get((str(store.root), str(id)))
+
+
+def _remember(store: Store, id: MultiplierId, multiplier: Multiplier) -> Multiplier:
+    with _loaded_lock:
+        return _loaded.setdefault((str(store.root), str(id)), multiplier)
+
+
+def _obtain(
+    store: Store, id: MultiplierId, offline: bool | None, *, force: bool, must_keep: bool
+) -> tuple[Multiplier, str]:
+    """Return a multiplier without modifiers, and how it was come by."""
+    if id.source == LOCAL:
+        found = store.get(str(id))
+        if found is None:
+            raise UnknownMultiplierError(
+                f"{id} is not in the cache {store.root}; multipliers of one's own are put there by "
+                "importing them"
+            )
+        return found, "cached"
+    source = source_of(id.source or "")
+    context = FetchContext.from_environment(offline)
+    if not source.cache:
+        return _ask(source, id, context), "computed"
+    if not force:
+        found = _cached(store, id)
+        if found is not None:
+            return found, "cached"
+    fetched: Multiplier | None = None
+    try:
+        with store.lock(str(id)):
+            if not force:  # another process may have fetched it while this one waited
+                found = _cached(store, id)
+                if found is not None:
+                    return found, "cached"
+            fetched = _ask(source, id, context)
+            store.put(fetched)
+            return fetched, "fetched"
+    except StoreError as error:
+        if must_keep:
+            error.args = (f"fetch {id}: cache: {error}", *error.args[1:])
+            raise
+        if fetched is None:
+            fetched = _ask(source, id, context)
+        warnings.warn(f"{id} was not kept: {error}", stacklevel=4)
+        return fetched, "fetched"
+
+
+def _cached(store: Store, id: MultiplierId) -> Multiplier | None:
+    """What the cache has under an id, unless it is damaged or no longer what the index says."""
+    try:
+        found = store.get(str(id))
+    except VerificationError as error:
+        warnings.warn(str(error), stacklevel=5)
+        return None
+    if found is None:
+        return None
+    entry = entry_of(id)
+    if entry is not None and entry.table_sha256 not in (None, found.table_sha256):
+        return None
+    return found
+
+
+def _ask(source: MultiplierSource, id: MultiplierId, context: FetchContext) -> Multiplier:
+    """Let a source fetch; whatever else than our own errors comes out of it is its failure."""
+    try:
+        made = source.fetch(id.path, context)
+        if not isinstance(made, Multiplier):
+            raise TypeError(f"fetch() must return a Multiplier, got {type(made).__name__}")
+        if source.cache and made.id != str(id):
+            raise ValueError(f"fetch() returned {made.id!r}")
+        return made
+    except UnknownMultiplierError as error:
+        close = error.close or close_ids(id)
+        if not close:
+            raise
+        raise UnknownMultiplierError(f"{error}; did you mean {', '.join(close)}?", close) from error
+    except ApproxHubError:
+        raise
+    except Exception as error:
+        raise PluginError(
+            f"source {source.name!r} failed to fetch {id}: {type(error).__name__}: {error}"
+        ) from error

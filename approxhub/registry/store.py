@@ -1,0 +1,313 @@
+"""The store: fetched multipliers on disk, which are the right ones or none.
+
+``objects/<identity>.h5`` hold tables, ``refs/<source>/<path>.json`` say which id stands for
+which. Files appear whole or not at all; readers take no lock. Imports h5py and filelock only when
+something is read, written or locked.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import secrets
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from approxhub.errors import (
+    ApproxHubError,
+    MultiplierIdError,
+    StoreError,
+    StoreFullError,
+    StoreReadOnlyError,
+    VerificationError,
+)
+from approxhub.ids import MultiplierId
+from approxhub.multiplier import Multiplier
+from approxhub.registry import objects, refs
+from approxhub.registry.refs import Ref
+
+__all__ = ["Store", "default_root"]
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
+_TEMPORARY = ".tmp-"
+_STALE_SECONDS = 3600.0
+_LOCK_SECONDS = 600.0
+
+
+def default_root() -> Path:
+    """Folder of the cache: ``APPROXHUB_HOME``, else ``approxhub`` in the XDG cache folder."""
+    home = os.environ.get("APPROXHUB_HOME")
+    if home:
+        return Path(home).expanduser()
+    cache = os.environ.get("XDG_CACHE_HOME", "")
+    # The XDG specification: a relative path is to be ignored.
+    base = Path(cache) if os.path.isabs(cache) else Path("~/.cache").expanduser()
+    return base / "approxhub"
+
+
+class Store:
+    """The cache of fetched multipliers.
+
+    Parameters
+    ----------
+    root : path, optional
+        Its folder; :func:`default_root` when not given. Made at the first write.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from approxhub.multiplier import Multiplier
+    >>> store = Store(tempfile.mkdtemp())
+    >>> store.put(Multiplier.from_table([[0, 0], [0, 1]], name="and"))
+    >>> store.get("local:and")
+    <Multiplier local:and: 1u x 1u, exact>
+    >>> store.get("local:or") is None
+    True
+    """
+
+    def __init__(self, root: str | os.PathLike[str] | None = None) -> None:
+        self.root = default_root() if root is None else Path(root)
+
+    # --- places -----------------------------------------------------------------
+
+    def object_path(self, identity: str) -> Path:
+        """File of an object."""
+        return self.root / "objects" / f"{objects.check_identity(identity)}.h5"
+
+    def ref_path(self, id: str) -> Path:
+        """File of an id's ref; an id's grammar keeps it inside the cache."""
+        parsed = MultiplierId.parse(id)
+        if parsed.source is None or parsed.modifiers:
+            raise StoreError(f"{id!r} is not a full id without modifiers: it names no file")
+        return self.root / "refs" / parsed.source / f"{parsed.path}.json"
+
+    def has(self, id: MultiplierId) -> bool:
+        """Whether there is a ref of a full id."""
+        return self.ref_path(str(id)).exists()
+
+    def ids(self) -> list[str]:
+        """Ids that have a ref, sorted; by the names of the files alone."""
+        folder = self.root / "refs"
+        found = []
+        for path in sorted(folder.glob("*/**/*.json")):
+            source, *parts = path.relative_to(folder).with_suffix("").parts
+            # with_suffix cuts ".json" only: names may have dots of their own
+            with contextlib.suppress(MultiplierIdError):
+                found.append(str(MultiplierId.parse(f"{source}:{'/'.join(parts)}")))
+        return found
+
+    def identities(self) -> list[str]:
+        """Identities that have an object, sorted; by the names of the files alone."""
+        return sorted(p.stem for p in (self.root / "objects").glob("*.h5"))
+
+    # --- reading ----------------------------------------------------------------
+
+    def read_ref(self, id: str) -> Ref | None:
+        """Ref of an id, or None if there is none.
+
+        Raises
+        ------
+        VerificationError
+            If the file is damaged.
+        """
+        path = self.ref_path(id)
+        data = _read(path)
+        if data is None:
+            return None
+        with _about(path):
+            ref = refs.decode_ref(data)
+            if ref.id != id:
+                raise VerificationError(f"it is the ref of {ref.id!r}")
+        return ref
+
+    def get(self, id: str) -> Multiplier | None:
+        """Return the multiplier of a full id, verified, or None if it is not here.
+
+        Raises
+        ------
+        VerificationError
+            If a file is damaged.
+        StoreError
+            If a file cannot be read, or is of a newer ApproxHub.
+        """
+        ref = self.read_ref(id)
+        return None if ref is None else self.open(ref)
+
+    def open(self, ref: Ref) -> Multiplier | None:
+        """Return the multiplier of a ref, verified, or None if its object is not here."""
+        path = self.object_path(ref.object)
+        data = _read(path)
+        if data is None:
+            return None
+        with _about(path):
+            stored = objects.decode(data)
+            made = Multiplier(
+                ref.id,
+                stored.a,
+                stored.b,
+                table=stored.table,
+                circuit=stored.circuit(),
+                hardware=ref.hardware,
+                provenance=ref.provenance,
+                printed=ref.printed,
+            )
+            if made.identity != ref.object:
+                raise VerificationError(f"it holds {made.identity}")
+            # Computed from this very table when it was stored: spare the reader doing it again.
+            made.__dict__["metrics"] = stored.metrics
+        return made
+
+    def find(self, identity: str) -> Multiplier | None:
+        """Return a multiplier by identity, under the first id that stands for it, or None."""
+        if not objects.is_identity(identity) or not self.object_path(identity).exists():
+            return None
+        for id in self.ids():
+            with contextlib.suppress(VerificationError):
+                ref = self.read_ref(id)
+                if ref is not None and ref.object == identity:
+                    return self.open(ref)
+        return self.open(Ref(f"local:{identity}", identity))
+
+    # --- writing ----------------------------------------------------------------
+
+    def put(self, multiplier: Multiplier) -> None:
+        """Keep a multiplier: first its object, then its ref, each whole or not at all.
+
+        Raises
+        ------
+        StoreFullError, StoreReadOnlyError, StoreError
+            If it cannot be kept; the cache is then as it was.
+        """
+        files = {
+            self.object_path(multiplier.identity): objects.encode(
+                objects.StoredObject.of(multiplier)
+            ),
+            self.ref_path(multiplier.id): refs.encode_ref(Ref.of(multiplier)),
+        }
+        staged: list[tuple[str, Path]] = []
+        try:
+            # All bytes are on the disk before the first name changes.
+            for path, data in files.items():
+                if _read(path) != data:
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    _sweep(path.parent)
+                    staged.append((_stage(path, data), path))
+            while staged:
+                os.replace(*staged[0])
+                _, path = staged.pop(0)
+                _sync_folder(path.parent)
+        except OSError as error:
+            raise _translated(error, self.root) from error
+        finally:
+            for temporary, _ in staged:
+                with contextlib.suppress(OSError):
+                    os.unlink(temporary)
+
+    @contextlib.contextmanager
+    def lock(self, id: str, seconds: float = _LOCK_SECONDS) -> Iterator[None]:
+        """Keep other processes from fetching `id` meanwhile; readers are not kept from anything.
+
+        Raises
+        ------
+        StoreError
+            If the lock cannot be had.
+        """
+        import filelock
+
+        path = self.root / f".lock-{hashlib.sha256(id.encode()).hexdigest()[:32]}"
+        lock = filelock.FileLock(path)
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            lock.acquire(timeout=seconds)
+        except filelock.Timeout:
+            raise StoreError(
+                f"another process has been fetching {id} for {seconds:.0f} s ({path})"
+            ) from None
+        except OSError as error:
+            raise _translated(error, self.root) from error
+        try:
+            yield
+        finally:
+            # While it is held: whoever waits on the old file sees that it is gone, and retries.
+            # Should two fetches overlap all the same, each still writes whole files.
+            with contextlib.suppress(OSError):
+                path.unlink()
+            lock.release()
+
+
+def _read(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise StoreError(f"{path}: cannot be read: {error.strerror or error}") from error
+
+
+@contextlib.contextmanager
+def _about(path: Path) -> Iterator[None]:
+    """Say in an error which file of the cache it is about."""
+    try:
+        yield
+    except StoreError as error:
+        error.args = (f"{path}: {error}",)
+        raise
+    except ApproxHubError as error:
+        raise VerificationError(
+            f"{path} is damaged: {error}; `approxhub fetch` gets it again"
+        ) from error
+
+
+def _stage(path: Path, data: bytes) -> str:
+    """Write a temporary file beside `path`, and see it onto the disk."""
+    temporary = str(path.parent / f"{_TEMPORARY}{secrets.token_hex(8)}")
+    # Not a private file as tempfile makes them: the umask says who may read the cache.
+    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
+    return temporary
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what a process that was killed an hour ago or more has left."""
+    for path in folder.glob(f"{_TEMPORARY}*"):
+        with contextlib.suppress(OSError):
+            if time.time() - path.stat().st_mtime > _STALE_SECONDS:
+                path.unlink()
+
+
+def _sync_folder(folder: Path) -> None:
+    with contextlib.suppress(OSError):  # not everywhere can a folder be opened
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def _translated(error: OSError, root: Path) -> StoreError:
+    why = error.strerror or str(error)
+    if error.errno in _FULL:
+        return StoreFullError(
+            f"the disk of the cache {root} is full ({why}); free some space, or set "
+            "APPROXHUB_HOME to a folder on another disk"
+        )
+    if error.errno in _READ_ONLY:
+        return StoreReadOnlyError(
+            f"the cache {root} cannot be written ({why}); what is in it still loads; set "
+            "APPROXHUB_HOME to a folder of your own to fetch more"
+        )
+    return StoreError(
+        f"the cache {root} cannot be written ({why}); set APPROXHUB_HOME to a folder of your own"
+    )
