@@ -1,0 +1,17 @@
+"""Backends: what runs integer matrix products through a multiplier."""
+
+from __future__ import annotations
+
+from approxhub.backends.protocol import Backend, GemmRequest
+from approxhub.backends.reference import ReferenceBackend
+from approxhub.backends.routing import available_backends, choose, clear_prepared, use_backend
+
+__all__ = [
+    "Backend",
+    "GemmRequest",
+    "ReferenceBackend",
+    "available_backends",
+    "choose",
+    "clear_prepared",
+    "use_backend",
+]

@@ -1,0 +1,735 @@
+"""The contract of a backend, clause by clause, as a pytest class to subclass.
+
+Every sum is held against a loop of numpy over the table, never against another backend.
+Imports torch, numpy and pytest.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any, ClassVar, NoReturn
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from approxhub.backends import Backend, GemmRequest, use_backend
+from approxhub.errors import ApproxHubError
+from approxhub.multiplier import Multiplier, exact
+from approxhub.operands import OperandFormat
+from approxhub.ops import accumulator_dtype, code_dtype, lut_gemm, register
+from approxhub.plugins import BackendInfo, hookimpl, host
+
+try:
+    import pytest
+except ImportError as error:
+    raise ApproxHubError(
+        "approxhub.testing needs pytest; install it with: pip install 'approxhub[test]'"
+    ) from error
+
+__all__ = ["BackendConformance"]
+
+IntArray = npt.NDArray[np.int64]
+
+_METHODS = ("unavailable_reason", "supports", "cost", "prepare", "gemm")
+_DTYPES = (torch.int8, torch.uint8, torch.int16, torch.int32, torch.int64)
+_INT32 = np.iinfo(np.int32)
+_CORNER = 64  # T[0][0] of every table here: what pads K must not reach the table
+
+SUM = "out[..., m, n] = sum_k T[a[..., m, k], b[k, n]], exactly; a = activation, b = weight"
+RESULT = "gemm returns a new tensor (..., M, N) of the dtype asked for, on the operands' device"
+UNCHANGED = "gemm leaves its operands unchanged"
+NOTHING_KEPT = "gemm keeps nothing of its operands, and its result belongs to the caller"
+
+
+# --- multipliers to try -------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A multiplier to try: operand formats and what its products are like.
+
+    Parameters
+    ----------
+    a, b : str
+        Operand formats.
+    kind : {'near', 'any', 'rank', 'exact', 'circuit'}
+        Random products near the exact ones; any int32; an error of rank one; the exact
+        products; products of a circuit too wide for a table.
+    """
+
+    a: str
+    b: str
+    kind: str
+
+    @property
+    def bits(self) -> int:
+        """Bits of both operands together."""
+        return OperandFormat.parse(self.a).bits + OperandFormat.parse(self.b).bits
+
+    def __str__(self) -> str:
+        return f"{self.a}x{self.b}-{self.kind}"
+
+
+def _cases(kinds: str, *formats: str) -> tuple[Case, ...]:
+    pairs = [pair.split("x") for pair in formats]
+    return tuple(Case(a, b, kind) for a, b in pairs for kind in kinds.split())
+
+
+CASES = (
+    *_cases("near any rank exact", "8ux8u", "8sx8s", "8ux8s", "4ux4u"),
+    *_cases("near any", "8sx8u", "8sx3u", "4sx4s", "1ux1s"),
+    *_cases("near", "3ux8s", "1sx1u", "12ux4s", "7ux7u", "9sx9s", "2sx11u", "16ux8s"),
+    *_cases("circuit", "16sx16s", "16ux16u", "12sx16u"),
+    *_cases("exact", "16sx16s"),
+)
+TABLES = tuple(c for c in CASES if c.kind in ("near", "any") and c.bits <= 16)
+HIGH_SUMS = _cases("near any rank exact", "8ux8u", "8sx8s")
+LONG_SUMS = (
+    *_cases("near", "8ux8u", "8sx8s"),
+    *_cases("any", "8sx8s"),
+    *_cases("circuit", "16ux16u"),
+)
+LONGER_SUMS = (*_cases("any", "4ux4u"), *_cases("exact", "16ux16u"))
+# 3, 27, 147 and 1152 as in convolutions; the others around the widths of tiles and registers.
+INNER = (*range(1, 10), 15, 16, 17, 27, 31, 32, 33, 63, 64, 65, 127, 128, 129, 147, 255, 257, 1152)
+
+
+def _bent(a: IntArray, b: IntArray) -> IntArray:
+    """Not commutative, and 64 for two zeros."""
+    corner = ((a == 0) & (b == 0)).astype(np.int64)
+    return np.asarray(a * b - 3 * (a & 15) + (b & 7) + _CORNER * corner, dtype=np.int64)
+
+
+@functools.lru_cache(maxsize=64)
+def _multiplier(case: Case) -> Multiplier:
+    a, b = OperandFormat.parse(case.a), OperandFormat.parse(case.b)
+    if case.kind == "exact":
+        return exact(a.bits, a.signed, b_bits=b.bits, b_signed=b.signed)
+    if case.kind == "circuit":
+        return Multiplier.from_function(
+            _bent, name=f"bent-{a}x{b}", a=a, b=b, fingerprint="approxhub.testing bent 1"
+        )
+    rng = np.random.default_rng(a.bits * 100 + b.bits)
+    va, vb = a.values()[:, None], b.values()[None, :]
+    if case.kind == "any":
+        table = rng.integers(_INT32.min, _INT32.max, (a.size, b.size), endpoint=True)
+        table[0, 1], table[1, 0] = _INT32.max, _INT32.min
+    elif case.kind == "rank":
+        u, v = rng.integers(-9, 10, (a.size, 1)), rng.integers(-9, 10, (1, b.size))
+        u[0] = v[:, 0] = math.isqrt(_CORNER)
+        table = va * vb + u * v
+    else:
+        noise = max(2, 1 << max(0, a.bits + b.bits - 4))
+        table = va * vb + rng.integers(-noise, noise, (a.size, b.size), endpoint=True)
+    table[0, 0] = _CORNER
+    return _of_table(a, b, table, str(case))
+
+
+def _of_table(a: OperandFormat, b: OperandFormat, table: IntArray, name: str) -> Multiplier:
+    return Multiplier.from_table(table, name=name, a_signed=a.signed, b_signed=b.signed)
+
+
+def _bounded(case: Case, k: int) -> Multiplier:
+    """Sums of `k` products reach both ends of int32: T[max, max] and T[max, 0] are largest."""
+    a, b = OperandFormat.parse(case.a), OperandFormat.parse(case.b)
+    limit = int(_INT32.max) // k
+    rng = np.random.default_rng(k)
+    table = rng.integers(-limit, limit, (a.size, b.size), endpoint=True)
+    table[a.max, b.max], table[a.max, 0] = limit, -limit
+    return _of_table(a, b, table, f"{case}-bounded-{k}")
+
+
+# --- the oracle ---------------------------------------------------------------------
+
+
+def _products(m: Multiplier, a: IntArray, b: IntArray) -> IntArray:
+    if m.has_table:
+        found = m.table[a & (m.a.size - 1), b & (m.b.size - 1)]
+        return np.asarray(found, dtype=np.int64)
+    return np.asarray(m(a, b), dtype=np.int64)
+
+
+def _loop(m: Multiplier, a: IntArray, b: IntArray) -> IntArray:
+    """What the contract says, a few k at a time: (M, K) x (K, N) values."""
+    out = np.zeros((a.shape[0], b.shape[1]), dtype=np.int64)
+    step = max(1, (1 << 19) // out.size)
+    for i in range(0, a.shape[1], step):
+        out += _products(m, a[:, i : i + step, None], b[None, i : i + step]).sum(1)
+    return out
+
+
+def _guess(m: Multiplier, a: IntArray, b: IntArray, got: IntArray, want: IntArray) -> str:
+    """What may have gone wrong, from the wrong sums."""
+    off = got - want
+    biggest = int(np.abs(want).max())
+    if biggest > _INT32.max and (got == want.astype(np.int32)).all():
+        return "the sums wrap at int32 although the result is int64"
+    if biggest > _INT32.max and (got == want.clip(_INT32.min, _INT32.max)).all():
+        return "the sums saturate at int32 although the result is int64"
+    if m.has_table and m.a.bits == m.b.bits:
+        swapped = _of_table(m.a, m.b, m.table.T.astype(np.int64), "swapped")
+        if (got == _loop(swapped, a, b)).all():
+            return "the table was read as T[b, a]; the activation comes first"
+    corner = int(m.table[0, 0]) if m.has_table else _CORNER
+    if corner and off.flat[0] % corner == 0 and (off == off.flat[0]).all():
+        return (
+            f"every sum is off by {int(off.flat[0]) // corner} x T[0][0]: elements that pad K to "
+            "a tile reach the table"
+        )
+    if biggest > 1 << 24 and int(np.abs(off).max()) <= biggest >> 20:
+        return "sums are off by little: they were rounded, as floating point does; sum integers"
+    if (m.a.signed or m.b.signed) and a.shape[1] == 1:
+        negative = (a < 0) | (b < 0)
+        if negative.any() and not off[~negative].any():
+            return (
+                "only products with a negative operand are wrong: operands are values, and the "
+                "table is indexed by their two's-complement bit patterns"
+            )
+    return "compare with approxhub.backends.ReferenceBackend on these operands"
+
+
+# --- operands -----------------------------------------------------------------------
+
+
+def _codes(f: OperandFormat, shape: tuple[int, ...], seed: int = 0) -> Tensor:
+    """Random values of an operand, the smallest and the largest among them."""
+    rng = np.random.default_rng(seed)
+    values = rng.integers(f.min, f.max, shape, endpoint=True)
+    values.flat[0], values.flat[-1] = f.min, f.max
+    return torch.from_numpy(values).to(code_dtype(f))
+
+
+def _pair(m: Multiplier, rows: int, k: int, n: int, seed: int = 0) -> tuple[Tensor, Tensor]:
+    return _codes(m.a, (rows, k), seed), _codes(m.b, (k, n), seed + 1)
+
+
+def _transposed(t: Tensor) -> Tensor:
+    return t.mT.contiguous().mT
+
+
+def _every_second(t: Tensor) -> Tensor:
+    wide = torch.empty((*t.shape[:-1], 2 * t.shape[-1] + 1), dtype=t.dtype, device=t.device)
+    wide[...] = 1 if t.dtype == torch.uint8 else -1
+    wide[..., 1::2] = t
+    return wide[..., 1::2]
+
+
+def _offset(t: Tensor) -> Tensor:
+    room = torch.ones(t.numel() + 3, dtype=t.dtype, device=t.device)
+    room[3:] = t.reshape(-1)
+    return room[3:].view(t.shape)
+
+
+def _expanded(t: Tensor) -> Tensor:
+    """One row for all: stride 0."""
+    return t[:1].expand(t.shape)
+
+
+def _narrowed(t: Tensor) -> Tensor:
+    """Columns out of a wider matrix."""
+    return torch.cat([t + 0, t + 0, t], dim=-1)[..., t.shape[-1] : 2 * t.shape[-1]]
+
+
+LAYOUTS: dict[str, Callable[[Tensor], Tensor]] = {
+    "transposed": _transposed,
+    "every-second": _every_second,
+    "offset": _offset,
+    "expanded": _expanded,
+    "narrowed": _narrowed,
+}
+
+
+def _broken(clause: str, found: str) -> NoReturn:
+    pytest.fail(f"The contract says: {clause}.\nThis backend: {found}", pytrace=False)
+
+
+# --- the kit ------------------------------------------------------------------------
+
+
+class BackendConformance:
+    """All that a backend must hold, as tests.
+
+    Subclass it in a test module, and say how the backend is made and where it runs. What
+    `supports` refuses is skipped, so read the skips: a backend that refuses everything fails.
+    A backend that is unavailable here is skipped with its reason.
+
+    Examples
+    --------
+    >>> from approxhub.backends import ReferenceBackend
+    >>> class TestReference(BackendConformance):
+    ...     device = "cpu"
+    ...
+    ...     def make_backend(self):
+    ...         return ReferenceBackend()
+    """
+
+    device: ClassVar[str] = "cpu"
+    """Where operands are put, e.g. ``'cuda'``."""
+
+    _made: ClassVar[Backend]
+    _prepared: ClassVar[dict[str, Any]]
+
+    def make_backend(self) -> Backend:
+        """Return the backend to test; called once for all tests, as the core does."""
+        raise NotImplementedError(
+            f"{type(self).__name__} must say how its backend is made: def make_backend(self)"
+        )
+
+    # --- tools of the tests ---------------------------------------------------------
+
+    def _backend(self) -> Backend:
+        """The backend, or a skip if it is unavailable here."""
+        backend = self._any_backend()
+        reason = backend.unavailable_reason()
+        if reason:
+            pytest.skip(f"unavailable here: {reason}")
+        return backend
+
+    def _any_backend(self) -> Backend:
+        kit = type(self)
+        if "_made" not in kit.__dict__:
+            kit._made, kit._prepared = self.make_backend(), {}
+        return kit._made
+
+    def _prepare(self, m: Multiplier) -> Any:
+        self._backend()
+        if m.identity not in self._prepared:
+            self._prepared[m.identity] = self._backend().prepare(m, torch.device(self.device))
+        return self._prepared[m.identity]
+
+    def _request(
+        self, m: Multiplier, rows: int, k: int, n: int, dtype: torch.dtype | None = None
+    ) -> GemmRequest:
+        dtype = accumulator_dtype(m, k) if dtype is None else dtype
+        return GemmRequest(m, rows, k, n, torch.device(self.device), dtype)
+
+    def _supports(self, m: Multiplier, rows: int = 3, k: int = 5, n: int = 7) -> bool:
+        return self._backend().supports(self._request(m, rows, k, n))
+
+    def _need(self, m: Multiplier, rows: int, k: int, n: int) -> None:
+        if not self._supports(m, rows, k, n):
+            pytest.skip(f"supports() refuses {m.a} x {m.b} ({m.id}) at {rows} x {k} x {n}")
+
+    def _some(self, rows: int = 3, k: int = 5, n: int = 7, count: int = 2) -> list[Multiplier]:
+        """A few multipliers that the backend supports at a size."""
+        order = ("8ux8s-any", "8sx8s-near", "8ux8u-near", "8ux8s-near")
+        cases = sorted(CASES, key=lambda c: (str(c) not in order, c.kind in ("exact", "circuit")))
+        found: list[Multiplier] = []
+        for case in cases:
+            if len(found) < count and self._supports(_multiplier(case), rows, k, n):
+                found.append(_multiplier(case))
+        if not found:
+            pytest.skip(f"supports() refuses every multiplier at {rows} x {k} x {n}")
+        return found
+
+    def _run(
+        self, m: Multiplier, a: Tensor, b: Tensor, dtype: torch.dtype, prepared: Any = None
+    ) -> Tensor:
+        """Run one product, and check all but its sums."""
+        before = a.clone(), b.clone()
+        prepared = self._prepare(m) if prepared is None else prepared
+        out = self._backend().gemm(a, b, prepared, dtype)
+        if not isinstance(out, Tensor):
+            _broken(RESULT, f"returned {type(out).__name__}")
+        shape = (*a.shape[:-1], b.shape[1])
+        if tuple(out.shape) != shape:
+            _broken(
+                RESULT,
+                f"returned the shape {tuple(out.shape)} for {tuple(a.shape)} x {tuple(b.shape)}",
+            )
+        if out.dtype != dtype or out.device != a.device:
+            _broken(RESULT, f"returned {out.dtype} on {out.device}, not {dtype} on {a.device}")
+        for name, operand, old in (("a", a, before[0]), ("b", b, before[1])):
+            if not torch.equal(operand, old):
+                _broken(UNCHANGED, f"changed operand {name}")
+            if out.untyped_storage().data_ptr() == operand.untyped_storage().data_ptr():
+                _broken(RESULT, f"returned memory of operand {name}")
+        return out
+
+    def _check(
+        self,
+        m: Multiplier,
+        a: Tensor,
+        b: Tensor,
+        dtype: torch.dtype | None = None,
+        prepared: Any = None,
+    ) -> Tensor:
+        """Run one product on operands that may still be elsewhere, and check its sums."""
+        device = torch.device(self.device)
+        a, b = (t if t.device.type == device.type else t.to(device) for t in (a, b))
+        dtype = accumulator_dtype(m, b.shape[0]) if dtype is None else dtype
+        out = self._run(m, a, b, dtype, prepared)
+        self._compare(m, a, b, out)
+        return out
+
+    def _compare(self, m: Multiplier, a: Tensor, b: Tensor, out: Tensor, clause: str = SUM) -> None:
+        x = a.reshape(-1, a.shape[-1]).cpu().numpy().astype(np.int64)
+        w = b.cpu().numpy().astype(np.int64)
+        want = _loop(m, x, w)
+        got = out.reshape(want.shape).cpu().numpy().astype(np.int64)
+        wrong = got != want
+        if wrong.any():
+            i, j = (int(v) for v in np.argwhere(wrong)[0])
+            _broken(
+                clause,
+                f"with {m.a} x {m.b} ({m.id}), {tuple(a.shape)} x {tuple(b.shape)} of {a.dtype} "
+                f"and {b.dtype}, strides {a.stride()} and {b.stride()}, to {out.dtype}: "
+                f"{int(wrong.sum())} of {wrong.size} sums are wrong; row {i}, column {j} is "
+                f"{int(got[i, j])}, not {int(want[i, j])}.\nPerhaps: {_guess(m, x, w, got, want)}.",
+            )
+
+    @contextmanager
+    def _offered(self) -> Iterator[str]:
+        """The backend as a plug-in of this process; its name."""
+        backend = self._backend()
+        name = f"conformance-{id(backend):x}"
+        info = BackendInfo(name, torch.device(self.device).type, lambda: backend)
+        host().register(SimpleNamespace(approxhub_backends=hookimpl(lambda: [info])), name)
+        try:
+            with use_backend(name):
+                yield name
+        finally:
+            host().unregister(name)
+
+    # --- what it says of itself -------------------------------------------------------
+
+    def test_it_has_the_five_methods(self) -> None:
+        """A backend has unavailable_reason, supports, cost, prepare and gemm."""
+        backend = self._any_backend()
+        missing = [name for name in _METHODS if not callable(getattr(backend, name, None))]
+        if missing:
+            _broken("a backend has the methods " + ", ".join(_METHODS), f"lacks {missing}")
+
+    def test_it_says_why_it_is_unavailable(self) -> None:
+        """unavailable_reason() is None, or a text that is not empty."""
+        reason = self._any_backend().unavailable_reason()
+        if reason is not None and not (isinstance(reason, str) and reason.strip()):
+            _broken("unavailable_reason() returns None or the reason", f"returned {reason!r}")
+
+    def test_it_supports_something(self) -> None:
+        """supports() accepts at least one of the multipliers that are tried here."""
+        if not any(self._supports(_multiplier(case)) for case in CASES):
+            _broken(
+                "a backend that is available supports some requests",
+                f"refused all of {', '.join(map(str, CASES))} at 3 x 5 x 7 on {self.device}",
+            )
+
+    @pytest.mark.parametrize("case", CASES, ids=str)
+    def test_supports_and_cost_answer(self, case: Case) -> None:
+        """supports() is a bool, and cost() of what it supports is finite seconds above 0."""
+        m, backend = _multiplier(case), self._backend()
+        for size in ((1, 1, 1), (3, 5, 7), (1, 147, 65), (4096, 4608, 4096)):
+            request = self._request(m, *size)
+            answer = backend.supports(request)
+            if not isinstance(answer, bool):
+                _broken("supports() returns True or False", f"returned {answer!r} for {request}")
+            if answer:
+                self._checked_cost(request)
+
+    def _checked_cost(self, request: GemmRequest) -> float:
+        cost = self._backend().cost(request)
+        if isinstance(cost, bool) or not isinstance(cost, (int, float)):
+            _broken("cost() returns seconds as a float", f"returned {cost!r} for {request}")
+        if not (math.isfinite(cost) and cost > 0):
+            _broken("cost() is finite and above 0", f"returned {cost!r} for {request}")
+        return float(cost)
+
+    def test_more_work_does_not_cost_less(self) -> None:
+        """A product of 256 x 128 x 256 is not cheaper than one of 8 x 8 x 8."""
+        for m in self._some(256, 128, 256):
+            if self._supports(m, 8, 8, 8):
+                large = self._checked_cost(self._request(m, 256, 128, 256))
+                small = self._checked_cost(self._request(m, 8, 8, 8))
+                if large < small:
+                    _broken(
+                        "cost() estimates seconds, and the cheapest backend is taken",
+                        f"says {small} s for 8 x 8 x 8 and {large} s for 256 x 128 x 256",
+                    )
+
+    def test_it_does_not_promise_other_devices(self) -> None:
+        """On a device that it was not made for, supports() refuses or the sums are right."""
+        backend, here = self._backend(), torch.device(self.device).type
+        there = {"cpu": True, "cuda": torch.cuda.is_available()}
+        for kind in sorted(set(there) - {here}):
+            m = self._some()[0]
+            device = torch.device(kind)
+            answer = backend.supports(GemmRequest(m, 3, 5, 7, device, accumulator_dtype(m, 5)))
+            if not isinstance(answer, bool):
+                _broken("supports() returns True or False", f"returned {answer!r} for {kind}")
+            if answer and there[kind]:
+                a, b = (t.to(device) for t in _pair(m, 3, 5, 7))
+                dtype = accumulator_dtype(m, 5)
+                out = self._run(m, a, b, dtype, backend.prepare(m, device))
+                self._compare(m, a, b, out)
+
+    # --- sums -------------------------------------------------------------------------
+
+    @pytest.mark.parametrize("case", CASES, ids=str)
+    def test_sums_are_exact(self, case: Case) -> None:
+        """Widths, signs and tables of every kind that supports() accepts give exact sums."""
+        m = _multiplier(case)
+        self._need(m, 5, 27, 7)
+        a, b = _pair(m, 5, 27, 7)
+        for dtype in {accumulator_dtype(m, 27), torch.int64}:
+            if self._backend().supports(self._request(m, 5, 27, 7, dtype)):
+                self._check(m, a, b, dtype)
+
+    @pytest.mark.parametrize("case", CASES, ids=str)
+    def test_extreme_codes(self, case: Case) -> None:
+        """The smallest and the largest code of either operand, 147 times, give exact sums."""
+        m = _multiplier(case)
+        self._need(m, 4, 147, 3)
+        corners_a = torch.tensor([m.a.min, m.a.max, 0, m.a.max]).to(code_dtype(m.a))
+        corners_b = torch.tensor([m.b.min, m.b.max, 0]).to(code_dtype(m.b))
+        a = corners_a[:, None].repeat(1, 147)
+        a[3, ::2] = m.a.min
+        self._check(m, a, corners_b[None, :].repeat(147, 1))
+
+    @pytest.mark.parametrize("case", TABLES, ids=str)
+    def test_every_entry_of_the_table(self, case: Case) -> None:
+        """With K = 1, all pairs of values give their entry of the table."""
+        m = _multiplier(case)
+        self._need(m, m.a.size, 1, m.b.size)
+        a, b = (torch.from_numpy(f.values()).to(code_dtype(f)) for f in (m.a, m.b))
+        self._check(m, a[:, None], b[None, :])
+
+    def test_the_activation_comes_first(self) -> None:
+        """The left operand is the activation: T[a, b], which differs from T[b, a]."""
+        for m in self._some(5, 9, 5):
+            a, b = _pair(m, 5, 9, 5)
+            self._check(m, a, b)
+
+    @pytest.mark.parametrize("k", INNER)
+    def test_inner_sizes(self, k: int) -> None:
+        """No K, however odd, adds products: elements that pad a tile never reach the table."""
+        for m in self._some(3, k, 5):
+            self._check(m, *_pair(m, 3, k, 5))
+
+    def test_padding_never_reaches_the_table(self) -> None:
+        """K in {1, 3, 27, 147} on a table that is 64 at T[0][0] and 0 elsewhere: no 64 appears."""
+        asked = 0
+        for case in (Case("8u", "8u", ""), Case("8s", "8s", ""), Case("4u", "4u", "")):
+            f, g = OperandFormat.parse(case.a), OperandFormat.parse(case.b)
+            table = np.zeros((f.size, g.size), dtype=np.int64)
+            table[0, 0] = _CORNER
+            m = _of_table(f, g, table, f"corner-{case.a}")
+            for k in (1, 3, 27, 147):
+                if self._supports(m, 3, k, 5):
+                    asked += 1
+                    a = torch.full((3, k), f.max, dtype=code_dtype(f))
+                    b = torch.full((k, 5), g.max, dtype=code_dtype(g))
+                    self._check(m, a, b)
+        if not asked:
+            pytest.skip("supports() refuses tables that are zero but for T[0][0]")
+
+    @pytest.mark.parametrize("n", [1, 2, 3, 17, 65])
+    @pytest.mark.parametrize("rows", [1, 2, 3, 17, 65])
+    def test_outer_sizes(self, rows: int, n: int) -> None:
+        """Any M and N, also one."""
+        for m in self._some(rows, 27, n):
+            self._check(m, *_pair(m, rows, 27, n))
+
+    @pytest.mark.parametrize(
+        "size", [(257, 513, 65), (1, 3001, 301), (4099, 37, 5), (33, 4099, 31)], ids=str
+    )
+    def test_large_sizes(self, size: tuple[int, int, int]) -> None:
+        """Millions of products, over every boundary of blocks."""
+        for m in self._some(*size, count=1):
+            self._check(m, *_pair(m, *size))
+
+    @pytest.mark.parametrize("lead", [(), (2,), (2, 3), (1, 1), (3, 1, 2)], ids=str)
+    def test_leading_dimensions(self, lead: tuple[int, ...]) -> None:
+        """The left operand may have dimensions before (M, K), and the result has them too."""
+        rows = math.prod(lead) * 5
+        for m in self._some(rows, 9, 4):
+            self._check(m, _codes(m.a, (*lead, 5, 9)), _codes(m.b, (9, 4), 1))
+
+    @pytest.mark.parametrize("right", ["plain", *LAYOUTS])
+    @pytest.mark.parametrize("left", ["plain", *LAYOUTS])
+    def test_layouts(self, left: str, right: str) -> None:
+        """Operands may be transposed, sliced, expanded, or begin inside their memory."""
+        for m in self._some(10, 9, 6):
+            a = _codes(m.a, (2, 5, 9)).to(self.device)
+            b = _codes(m.b, (9, 6), 1).to(self.device)
+            self._check(m, LAYOUTS.get(left, _same)(a), LAYOUTS.get(right, _same)(b))
+
+    @pytest.mark.parametrize("b_dtype", _DTYPES, ids=str)
+    @pytest.mark.parametrize("a_dtype", _DTYPES, ids=str)
+    def test_integer_dtypes(self, a_dtype: torch.dtype, b_dtype: torch.dtype) -> None:
+        """Either operand may come as int8, uint8, int16, int32 or int64."""
+        for m in self._some(4, 19, 6, count=4):
+            operands: list[Tensor] = []
+            for f, dtype, t in zip((m.a, m.b), (a_dtype, b_dtype), _pair(m, 4, 19, 6), strict=True):
+                info = torch.iinfo(dtype)
+                low, high = max(f.min, info.min), min(f.max, info.max)
+                operands.append(t.to(torch.int64).clamp(low, high).to(dtype))
+            self._check(m, operands[0], operands[1])
+
+    # --- bounds of sums -----------------------------------------------------------------
+
+    @pytest.mark.parametrize("k", [1, 3, 147, 33025])
+    @pytest.mark.parametrize("fmt", ["8u", "8s", "4u"])
+    def test_sums_at_the_bounds_of_int32(self, fmt: str, k: int) -> None:
+        """Where K x max|T| just fits int32, sums of both signs reach its ends."""
+        m = _bounded(Case(fmt, fmt, "any"), k)
+        self._need(m, 2, k, 3)
+        a = torch.full((2, k), m.a.max, dtype=code_dtype(m.a))
+        b = torch.full((k, 3), m.b.max, dtype=code_dtype(m.b))
+        a[1] = _codes(m.a, (k,))
+        b[:, 1] = 0
+        for dtype in (torch.int32, torch.int64):
+            if self._backend().supports(self._request(m, 2, k, 3, dtype)):
+                self._check(m, a, b, dtype)
+
+    @pytest.mark.parametrize("case", HIGH_SUMS, ids=str)
+    def test_sums_beyond_float32(self, case: Case) -> None:
+        """1,152 products near the largest sum up exactly, beyond the 24 bits of a float32."""
+        m = _multiplier(case)
+        self._need(m, 5, 1152, 7)
+        a, b = (t.to(torch.int64) % 10 + m.a.max - 9 for t in _pair(m, 5, 1152, 7))
+        self._check(m, a, b)
+
+    @pytest.mark.parametrize("case", LONG_SUMS, ids=str)
+    def test_sums_beyond_int32(self, case: Case) -> None:
+        """Where int32 cannot be proven enough, sums pass its bounds on both sides."""
+        m, k = _multiplier(case), 300 if case.kind == "any" else 150_001
+        self._need(m, 2, k, 3)
+        a, b = _pair(m, 2, k, 3)
+        if case.kind == "any":
+            a[0], b[:, 0] = 0, 1  # T[0, 1] is the largest int32
+            a[1], b[:, 1] = 1, 0  # T[1, 0] is the smallest
+        else:
+            a[0], b[:, 0], b[:, 1] = m.a.max, m.b.max, m.b.min
+        self._check(m, a, b, torch.int64)
+
+    @pytest.mark.parametrize("case", LONGER_SUMS, ids=str)
+    def test_sums_beyond_float64(self, case: Case) -> None:
+        """Sums past 2**53, where float64 has no odd numbers, are exact."""
+        m, k = _multiplier(case), (1 << 22) + 3
+        if case.kind == "exact":
+            pair = m.a.max, m.b.max
+        else:
+            k, pair = k + (1 << 21), (0, 1)  # T[0, 1] is the largest int32
+        self._need(m, 1, k, 1)
+        a = torch.full((1, k), pair[0], dtype=code_dtype(m.a))
+        b = torch.full((k, 1), pair[1], dtype=code_dtype(m.b))
+        self._check(m, a, b, torch.int64)
+
+    # --- manners ----------------------------------------------------------------------
+
+    def test_results_are_the_callers_own(self) -> None:
+        """A result stays as it is while others are computed, and may be overwritten."""
+        for m in self._some(6, 9, 4):
+            a, b = (t.to(self.device) for t in _pair(m, 6, 9, 4))
+            other = _pair(m, 6, 9, 4, seed=7)
+            first = self._check(m, a, b)
+            kept = first.clone()
+            self._check(m, *other)
+            if not torch.equal(first, kept):
+                _broken(NOTHING_KEPT, "changed an earlier result while it computed a later one")
+            first.fill_(-1)
+            again = self._run(m, a, b, first.dtype)
+            self._compare(m, a, b, again, NOTHING_KEPT)
+
+    def test_new_values_in_the_same_memory(self) -> None:
+        """An operand whose memory holds other values now gives the sums of those."""
+        for m in self._some(6, 9, 4):
+            a, b = (t.to(self.device) for t in _pair(m, 6, 9, 4))
+            self._check(m, a, b)
+            for operand, f in ((a, m.a), (b, m.b)):
+                operand.copy_(_codes(f, tuple(operand.shape), seed=11))
+                out = self._run(m, a, b, accumulator_dtype(m, 9))
+                self._compare(m, a, b, out, NOTHING_KEPT)
+
+    def test_it_is_deterministic(self) -> None:
+        """The same operands give the same integers, each time."""
+        for m in self._some(33, 257, 17):
+            a, b = (t.to(self.device) for t in _pair(m, 33, 257, 17))
+            first = self._check(m, a, b)
+            if any(not torch.equal(first, self._run(m, a, b, first.dtype)) for _ in range(3)):
+                _broken("the same operands give the same integers", "gave different ones")
+
+    def test_several_prepared_multipliers(self) -> None:
+        """Each product uses the table that it was given, whatever was prepared in between."""
+        several = [(m, self._prepare(m)) for m in self._some(3, 7, 4, count=5)]
+        for m, prepared in several + several[::-1]:
+            self._check(m, *_pair(m, 3, 7, 4), prepared=prepared)
+
+    def test_preparing_again(self) -> None:
+        """A multiplier may be prepared again, and both results work: the cache is bounded."""
+        backend, device = self._backend(), torch.device(self.device)
+        for m in self._some(3, 7, 4):
+            first, second = backend.prepare(m, device), backend.prepare(m, device)
+            for prepared in (first, second, first):
+                self._check(m, *_pair(m, 3, 7, 4), prepared=prepared)
+            del first, prepared
+            self._check(m, *_pair(m, 3, 7, 4), prepared=second)
+
+    def test_constant_weights_are_a_hint(self) -> None:
+        """Prepared with weight codes, gemm gives the same sums for those weights."""
+        backend, device = self._backend(), torch.device(self.device)
+        for m in self._some(3, 7, 4):
+            a, b = (t.to(device) for t in _pair(m, 3, 7, 4))
+            prepared = backend.prepare(m, device, weight_codes=b)
+            self._check(m, a, b, prepared=prepared)
+            self._check(m, a, b.clone(), prepared=prepared)
+
+    def test_several_threads(self) -> None:
+        """Several threads call gemm at a time, also with one prepared table."""
+        several = self._some(9, 65, 8, count=2)
+        jobs = [(m, *_pair(m, 9, 65, 8, seed=s)) for s in range(8) for m in several]
+        device = torch.device(self.device)
+        jobs = [(m, a.to(device), b.to(device)) for m, a, b in jobs]
+        for m in several:
+            self._check(m, *_pair(m, 9, 65, 8))
+        workers = 4
+        barrier = threading.Barrier(workers)
+        backend, prepared = self._backend(), {m.identity: self._prepare(m) for m in several}
+
+        def work(mine: list[tuple[Multiplier, Tensor, Tensor]]) -> list[Tensor]:
+            barrier.wait(60)
+            results = []
+            for m, a, b in mine:
+                dtype = accumulator_dtype(m, 65)
+                backend.cost(self._request(m, 9, 65, 8))
+                results.append(backend.gemm(a, b, prepared[m.identity], dtype))
+            return results
+
+        with ThreadPoolExecutor(workers) as pool:
+            mine = [jobs[i::workers] * 4 for i in range(workers)]
+            found = list(pool.map(work, mine))
+        clause = "gemm may be called from any thread, several at a time"
+        for js, outs in zip(mine, found, strict=True):
+            for (m, a, b), out in zip(js, outs, strict=True):
+                self._compare(m, a, b, out, clause)
+
+    # --- through the core ---------------------------------------------------------------
+
+    def test_through_the_operator(self) -> None:
+        """approxhub::lut_gemm routes to it by name and gives its sums."""
+        for m in self._some(6, 9, 4):
+            a, b = (t.to(self.device) for t in _pair(m, 6, 9, 4))
+            dtype = accumulator_dtype(m, 9)
+            with self._offered():
+                self._compare(m, a, b, lut_gemm(a, b, register(m), dtype))
+                self._compare(m, a[None], b, lut_gemm(a[None], b, register(m), dtype))
+
+    def test_under_the_compiler(self) -> None:
+        """What the operator promises to torch.compile holds: torch.library.opcheck passes."""
+        m = self._some(6, 9, 4, count=1)[0]
+        a, b = (t.to(self.device) for t in _pair(m, 6, 9, 4))
+        with self._offered():
+            torch.library.opcheck(lut_gemm, (a, b, register(m), accumulator_dtype(m, 9)))
+
+
+def _same(t: Tensor) -> Tensor:
+    return t
