@@ -1,0 +1,49 @@
+"""Finding approximate layers in a model by name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from fnmatch import fnmatchcase
+
+from torch import nn
+
+from approxhub.errors import ConversionError, InputError
+from approxhub.nn import ApproxLayer
+
+__all__ = ["approx_layers", "is_pattern", "matches", "module_names", "require_layers"]
+
+
+def module_names(model: nn.Module) -> dict[nn.Module, list[str]]:
+    """All names of each module, the shared ones with several; the root is ``''``."""
+    names: dict[nn.Module, list[str]] = {}
+    for name, module in model.named_modules(remove_duplicate=False):
+        names.setdefault(module, []).append(name)
+    return names
+
+
+def approx_layers(model: nn.Module) -> dict[str, ApproxLayer]:
+    """The approximate layers of a model by their first name, in the model's order."""
+    return {name: m for name, m in model.named_modules() if isinstance(m, ApproxLayer)}
+
+
+def require_layers(model: nn.Module) -> dict[str, ApproxLayer]:
+    """As :func:`approx_layers`, but none is an error."""
+    if not isinstance(model, nn.Module):
+        raise InputError(f"a torch.nn.Module is needed, got {type(model).__name__}")
+    layers = approx_layers(model)
+    if not layers:
+        raise ConversionError(
+            f"{type(model).__name__} has no approximate layer; convert it first: "
+            "model = approxhub.approximate(model, id)"
+        )
+    return layers
+
+
+def is_pattern(text: str) -> bool:
+    """Whether a name has wildcards."""
+    return any(c in text for c in "*?[")
+
+
+def matches(names: Iterable[str], pattern: str) -> bool:
+    """Whether any of a module's names fits a pattern."""
+    return any(fnmatchcase(name, pattern) for name in names)

@@ -1,0 +1,455 @@
+"""What all approximate layers share: multiplier, mapping, quantisers, modes, state."""
+
+from __future__ import annotations
+
+import functools
+import json
+import logging
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from approxhub.errors import CheckpointError, InputError, MappingError
+from approxhub.functional import _resolved
+from approxhub.multiplier import Multiplier, exact
+from approxhub.nn.gradients import (
+    ApproximateProduct,
+    Gradient,
+    Product,
+    make_gradient,
+    without_autocast,
+)
+from approxhub.ops import accumulator_dtype, code_dtype, register
+from approxhub.quantization import OperandMapping, Quantizer
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+__all__ = ["MODES", "ApproxLayer", "dequantize_accumulator"]
+
+MODES = ("float", "exact", "approximate")
+_STATE_SCHEMA = 1
+_QUANTIZERS = ("input_quantizer", "weight_quantizer")
+
+_log = logging.getLogger("approxhub")
+
+
+@functools.lru_cache(maxsize=32)
+def _exact_like(a_bits: int, a_signed: bool, b_bits: int, b_signed: bool) -> Multiplier:
+    return exact(a_bits, a_signed, b_bits=b_bits, b_signed=b_signed)
+
+
+def dequantize_accumulator(
+    acc: Tensor,
+    k: int,
+    x_quantizer: Quantizer,
+    w_quantizer: Quantizer,
+    x_sums: Tensor | None,
+    w_sums: Tensor | None,
+    channel_dim: int,
+) -> Tensor:
+    """Turn integer sums into real numbers: the one epilogue of every layer and backend.
+
+    ``acc - z_x * sum(w) - z_w * sum(x) + k * z_x * z_w`` in int64, then float32 times
+    ``s_x * s_w`` (B. Jacob et al., CVPR 2018, DOI 10.1109/CVPR.2018.00286, equation 7).
+
+    Parameters
+    ----------
+    acc : Tensor of int32 or int64
+        Sums of products of raw codes.
+    k : int
+        Products in each sum.
+    x_quantizer, w_quantizer : Quantizer
+        Give scales and zero points; those of the weights may be per channel.
+    x_sums : Tensor of int64 or None
+        Sums of the activation codes, broadcastable to `acc`; needed if weights have zero points.
+    w_sums : Tensor of int64 or None
+        Sums of the weight codes, (channels,); needed if activations have a zero point.
+    channel_dim : int
+        Dimension of `acc` that holds the output channels.
+
+    Returns
+    -------
+    Tensor of float32
+        Of the shape of `acc`.
+    """
+    shape = [1] * acc.dim()
+    shape[channel_dim] = -1
+    total = acc.to(torch.int64)
+    z_x = x_quantizer.zero_point.to(torch.int64)
+    z_w = w_quantizer.zero_point.to(torch.int64).reshape(shape)
+    if w_sums is not None:
+        total = total - z_x * w_sums.reshape(shape)
+    if x_sums is not None:
+        total = total - z_w * x_sums
+        if w_sums is not None:
+            total = total + k * z_x * z_w
+    scale = x_quantizer.scale * w_quantizer.scale
+    return total.to(torch.float32) * scale.reshape(shape)
+
+
+class ApproxLayer(nn.Module):
+    """Base of the layers that multiply through a multiplier.
+
+    Attributes
+    ----------
+    multiplier : Multiplier
+        The circuit, as it was given.
+    effective_multiplier : Multiplier
+        The circuit with the wrapper of its mapping.
+    mapping : OperandMapping
+        How activations and weights become operands.
+    mode : {'float', 'exact', 'approximate'}
+        What a forward pass does.
+    input_quantizer, weight_quantizer : Quantizer
+    """
+
+    weight: Tensor
+    input_quantizer: Quantizer
+    weight_quantizer: Quantizer
+
+    _weight_channels_dim: ClassVar[int] = 0
+
+    # --- making -----------------------------------------------------------------
+
+    def _setup(
+        self,
+        multiplier: Multiplier | str,
+        mapping: OperandMapping | str | None,
+        gradient: str,
+        calibrator: str,
+        per_channel: bool,
+        mode: str,
+    ) -> None:
+        m = _resolved(multiplier)
+        if mapping is None:
+            mapping = OperandMapping.default(m)
+        elif isinstance(mapping, str):
+            mapping = OperandMapping.parse(mapping)
+        effective, x_codes, w_codes = mapping.resolve(m)
+        self._use(m, effective, mapping)
+        self.gradient = gradient
+        self._gradient: Gradient = make_gradient(gradient)
+        self.mode = mode
+        self._observing = False
+        device = self.weight.device
+        self.input_quantizer = Quantizer(x_codes, calibrator=calibrator, device=device)
+        self.weight_quantizer = Quantizer(
+            w_codes,
+            channels=self.weight.shape[self._weight_channels_dim] if per_channel else None,
+            axis=self._weight_channels_dim,
+            device=device,
+        )
+        self.observe_weight()
+        self.register_load_state_dict_pre_hook(_before_load)  # type: ignore[no-untyped-call]
+        self.register_load_state_dict_post_hook(_after_load)  # type: ignore[no-untyped-call]
+
+    def _use(self, m: Multiplier, effective: Multiplier, mapping: OperandMapping) -> None:
+        self._multiplier, self._mapping = m, mapping
+        a, b = effective.a, effective.b
+        self._arithmetic = {
+            "approximate": effective,
+            "exact": _exact_like(a.bits, a.signed, b.bits, b.signed),
+        }
+        self._register()
+
+    def _register(self) -> None:
+        self._handles = {mode: register(m) for mode, m in self._arithmetic.items()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        self._register()
+
+    def _adopt(self, layer: nn.Module) -> Self:
+        """Take over a float layer's parameters (not copies) and its place in the world."""
+        assert isinstance(layer.weight, Tensor)
+        self.weight = layer.weight
+        self.register_parameter("bias", layer._parameters["bias"])
+        for quantizer in (self.input_quantizer, self.weight_quantizer):
+            quantizer.to_empty(device=layer.weight.device)
+            quantizer.reset()
+        self.observe_weight()
+        self.train(layer.training)
+        return self
+
+    # --- what it is ---------------------------------------------------------------
+
+    @property
+    def multiplier(self) -> Multiplier:
+        """The circuit, as it was given."""
+        return self._multiplier
+
+    @property
+    def effective_multiplier(self) -> Multiplier:
+        """The circuit with the wrapper of its mapping, e.g. a sign-magnitude one."""
+        return self._arithmetic["approximate"]
+
+    @property
+    def mapping(self) -> OperandMapping:
+        """How activations and weights become operands."""
+        return self._mapping
+
+    @property
+    def mode(self) -> str:
+        """``'float'``, ``'exact'`` or ``'approximate'``."""
+        return self._mode
+
+    @mode.setter
+    def mode(self, value: str) -> None:
+        if value not in MODES:
+            raise InputError(f"mode must be one of {', '.join(MODES)}, got {value!r}")
+        self._mode = value
+
+    def set_multiplier(
+        self, multiplier: Multiplier | str, mapping: OperandMapping | str | None = None
+    ) -> None:
+        """Use another multiplier, keeping weights and calibrated ranges.
+
+        Parameters
+        ----------
+        multiplier : Multiplier or str
+            A multiplier or its id.
+        mapping : OperandMapping or str, optional
+            The mapping to use; when not given the present one, or the default of the new
+            multiplier where the present one does not fit.
+
+        Raises
+        ------
+        MappingError
+            If the multiplier does not fit; the layer is unchanged then.
+        """
+        m = _resolved(multiplier)
+        if isinstance(mapping, str):
+            mapping = OperandMapping.parse(mapping)
+        if mapping is None:
+            mapping = self._mapping
+            try:
+                resolved = mapping.resolve(m)
+            except MappingError:
+                mapping = OperandMapping.default(m)
+                resolved = mapping.resolve(m)
+        else:
+            resolved = mapping.resolve(m)
+        effective, x_codes, w_codes = resolved
+        self._use(m, effective, mapping)
+        # The ranges stay; where the codes change, scale and zero point follow from them.
+        for quantizer, codes in (
+            (self.input_quantizer, x_codes),
+            (self.weight_quantizer, w_codes),
+        ):
+            if codes != quantizer.code_range:
+                quantizer.set_codes(codes)
+
+    def observe_weight(self) -> None:
+        """Fit the weight quantiser to the weights as they are now.
+
+        Raises
+        ------
+        CalibrationError
+            If the weights hold NaN or infinity; the quantiser is unchanged then.
+        """
+        if self.weight.is_meta:
+            return
+        quantizer = self.weight_quantizer
+        before = (quantizer.calibrator, quantizer.calibrated)
+        quantizer.restart()
+        try:
+            quantizer.observe(self.weight)
+        except Exception:
+            quantizer.calibrator, quantizer.calibrated = before
+            raise
+
+    def train(self, mode: bool = True) -> ApproxLayer:
+        """As :meth:`torch.nn.Module.train`; leaving training fits the weight quantiser."""
+        if self.training and not mode and "weight_quantizer" in self._modules:
+            self.observe_weight()
+        return super().train(mode)
+
+    # --- forward ------------------------------------------------------------------
+
+    def _float_forward(self, x: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def _integer_forward(self, x_codes: Tensor, w_codes: Tensor) -> Tensor:
+        """Real result, without bias, of codes; the arithmetic is that of the mode."""
+        raise NotImplementedError
+
+    def _product(self) -> Product:
+        raise NotImplementedError
+
+    def _checked(self, x: Tensor) -> Tensor:
+        if not x.is_floating_point():
+            raise InputError(
+                f"{type(self).__name__} takes real activations, got {x.dtype}; "
+                "for integers use approxhub.matmul"
+            )
+        return x
+
+    def _run(self, x: Tensor) -> Tensor:
+        """Quantise, multiply through the circuit, and come back to real numbers."""
+        if self.training:
+            self.input_quantizer.observe(x)
+            self.observe_weight()
+        device = x.device.type
+        # As torch: autocast leaves float64 alone.
+        autocast = x.dtype != torch.float64 and _autocast(device)
+        out_dtype = torch.get_autocast_dtype(device) if autocast else x.dtype
+        needs_grad = torch.is_grad_enabled() and (x.requires_grad or self.weight.requires_grad)
+        with without_autocast(device):
+            if needs_grad:
+                real_x, x_codes = self.input_quantizer(x)
+                real_w, w_codes = self.weight_quantizer(self.weight)
+            else:
+                x_codes = self.input_quantizer.codes(x)
+                w_codes = self.weight_quantizer.codes(self.weight)
+            m = self.effective_multiplier
+            with torch.no_grad():
+                y = self._integer_forward(x_codes.to(code_dtype(m.a)), w_codes.to(code_dtype(m.b)))
+            if needs_grad:
+                y = ApproximateProduct.apply(  # type: ignore[no-untyped-call]
+                    real_x, real_w, y, self._gradient, self._product()
+                )
+            bias = self._parameters["bias"]
+            if bias is not None:
+                shape = [1] * y.dim()
+                shape[self._channel_dim] = -1
+                y = y + bias.to(torch.float32).reshape(shape)
+        return y.to(out_dtype)
+
+    _channel_dim: ClassVar[int] = -1
+
+    def forward(self, x: Tensor) -> Tensor:
+        """As the torch layer of the same name, in this layer's mode.
+
+        Raises
+        ------
+        CalibrationError
+            If a quantiser has no range yet, or NaN reaches one.
+        InputError
+            If the input is not of real numbers, or its shape does not fit.
+        """
+        if self._mode == "float":
+            if self._observing:
+                self.input_quantizer.observe(x)
+            return self._float_forward(x)
+        return self._integer_path(self._checked(x))
+
+    def _integer_path(self, x: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def _accumulator(self, k: int) -> torch.dtype:
+        return accumulator_dtype(self._arithmetic[self._mode], k)
+
+    # --- state --------------------------------------------------------------------
+
+    def get_extra_state(self) -> Tensor:
+        """Multiplier, mapping and quantiser settings, as JSON in a uint8 tensor.
+
+        A tensor, so that ``torch.load(weights_only=True)`` and safetensors hold it too.
+        """
+        state = {
+            "schema": _STATE_SCHEMA,
+            "multiplier": self._multiplier.id,
+            "identity": self._multiplier.identity,
+            "mapping": str(self._mapping),
+            "gradient": self.gradient,
+            "calibrators": {n: getattr(self, n).calibrator_name for n in _QUANTIZERS},
+            "calibrated": {n: getattr(self, n).calibrated for n in _QUANTIZERS},
+        }
+        return torch.tensor(list(json.dumps(state, sort_keys=True).encode()), dtype=torch.uint8)
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Check a checkpoint's multiplier against this layer's, and take its quantiser settings.
+
+        Raises
+        ------
+        CheckpointError
+            If the checkpoint's multiplier has this one's id but another table, or the state is
+            of a newer version.
+        """
+        saved = self._readable(state)
+        mine = self._multiplier
+        if saved["multiplier"] != mine.id:
+            _log.warning(
+                "checkpoint was made with multiplier %s; this layer keeps %s",
+                saved["multiplier"],
+                mine.id,
+            )
+        for name in _QUANTIZERS:
+            quantizer = getattr(self, name)
+            quantizer.calibrated = bool(saved["calibrated"][name])
+        self._loaded_from = (saved["identity"], saved["mapping"])
+
+    def _readable(self, state: Any) -> dict[str, Any]:
+        """A checkpoint's settings, if it was not made with another circuit of this one's name."""
+        saved = _decode(state)
+        mine = self._multiplier
+        if saved["multiplier"] == mine.id and saved["identity"] != mine.identity:
+            raise CheckpointError(
+                f"the checkpoint was made with another circuit under the name {mine.id}: its "
+                f"content hash is {saved['identity']}, this one's {mine.identity}; "
+                "find out which of the two tables is meant"
+            )
+        return saved
+
+    def extra_repr(self) -> str:
+        """The torch layer's, and multiplier, mapping and mode."""
+        inner = super().extra_repr()
+        return f"{inner}, multiplier={self._multiplier.id}, mapping={self._mapping}, {self._mode}"
+
+
+def _autocast(device: str) -> bool:
+    return device != "meta" and torch.is_autocast_enabled(device)
+
+
+def _decode(state: Any) -> dict[str, Any]:
+    try:
+        saved: dict[str, Any] = json.loads(bytes(state.cpu().tolist()))
+        version = saved["schema"]
+    except (AttributeError, ValueError, TypeError, KeyError) as error:
+        raise CheckpointError(f"a layer's extra state is unreadable: {error}") from error
+    if version != _STATE_SCHEMA:
+        raise CheckpointError(
+            f"a layer's extra state has version {version}, this ApproxHub reads {_STATE_SCHEMA}; "
+            "install a newer one"
+        )
+    return saved
+
+
+def _before_load(module: nn.Module, state_dict: Mapping[str, Any], prefix: str, *_: Any) -> None:
+    """Refuse another circuit's checkpoint, before anything is copied; let a float one load.
+
+    A float checkpoint has none of our keys, and that is not an error.
+    """
+    assert isinstance(module, ApproxLayer)
+    ours = [f"{prefix}{name}." for name in _QUANTIZERS]
+    extra = f"{prefix}_extra_state"
+    is_float = extra not in state_dict and not any(k.startswith(tuple(ours)) for k in state_dict)
+    module.__dict__["_float_checkpoint"] = is_float
+    if extra in state_dict:
+        module._readable(state_dict[extra])
+    if is_float and isinstance(state_dict, dict):
+        state_dict[extra] = module.get_extra_state()
+        weight = state_dict.get(f"{prefix}weight", module.weight)
+        for name in _QUANTIZERS:
+            for key, value in getattr(module, name).state_dict().items():
+                if value.is_meta:  # nothing to keep: load_state_dict(assign=True) takes this
+                    value = torch.full_like(value, int(key == "scale"), device=weight.device)
+                state_dict[f"{prefix}{name}.{key}"] = value
+
+
+def _after_load(module: nn.Module, incompatible: Any) -> None:
+    """Once weights and quantisers are in: make what follows from them follow."""
+    assert isinstance(module, ApproxLayer)
+    mine = (module.multiplier.identity, str(module.mapping))
+    loaded = module.__dict__.pop("_loaded_from", mine)
+    if module.__dict__.pop("_float_checkpoint", False):
+        module.observe_weight()
+        return
+    for name in _QUANTIZERS:
+        quantizer = getattr(module, name)
+        if loaded != mine:  # its scales are for other codes: they follow from the ranges
+            quantizer.set_codes(quantizer.code_range)
+        quantizer.resume()

@@ -1,0 +1,124 @@
+"""A linear layer that multiplies through a multiplier."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from approxhub.errors import InputError
+from approxhub.multiplier import Multiplier
+from approxhub.nn.base import ApproxLayer, dequantize_accumulator
+from approxhub.nn.gradients import LinearProduct, Product
+from approxhub.ops import lut_gemm
+from approxhub.quantization import OperandMapping
+
+__all__ = ["Linear"]
+
+
+class Linear(ApproxLayer, nn.Linear):
+    """:class:`torch.nn.Linear` whose products come from a multiplier.
+
+    Parameters
+    ----------
+    in_features, out_features, bias, device, dtype
+        As in :class:`torch.nn.Linear`.
+    multiplier : Multiplier or str
+        A multiplier or its id.
+    mapping : OperandMapping or str, optional
+        How activations and weights become operands; the default of the multiplier's signs
+        when not given.
+    gradient : str
+        Name of the gradient.
+    calibrator : str
+        Name of the activations' calibrator.
+    per_channel : bool
+        One weight scale for each output channel, or one for all.
+    mode : {'approximate', 'exact', 'float'}
+        What a forward pass does at first.
+
+    Raises
+    ------
+    MappingError
+        If the multiplier does not fit the mapping.
+    NotFoundError
+        If the multiplier, gradient or calibrator is not known.
+
+    Examples
+    --------
+    >>> import torch, approxhub as ah
+    >>> layer = ah.nn.Linear(3, 2, multiplier=ah.exact(8, signed=True))
+    >>> layer(torch.randn(5, 7, 3)).shape  # training: the first pass sets the range
+    torch.Size([5, 7, 2])
+    """
+
+    _channel_dim = -1
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        bias: bool = True,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        *,
+        multiplier: Multiplier | str,
+        mapping: OperandMapping | str | None = None,
+        gradient: str = "straight-through",
+        calibrator: str = "moving-average",
+        per_channel: bool = True,
+        mode: str = "approximate",
+    ) -> None:
+        nn.Linear.__init__(self, in_features, out_features, bias, device, dtype)
+        self._setup(multiplier, mapping, gradient, calibrator, per_channel, mode)
+
+    @classmethod
+    def from_float(cls, layer: nn.Linear, multiplier: Multiplier | str, **options: Any) -> Linear:
+        """Make one of a float layer, sharing its parameters.
+
+        Parameters
+        ----------
+        layer : torch.nn.Linear
+        multiplier : Multiplier or str
+        **options
+            Keywords of :class:`Linear`.
+        """
+        new = cls(
+            layer.in_features,
+            layer.out_features,
+            layer.bias is not None,
+            device="meta",
+            multiplier=multiplier,
+            **options,
+        )
+        return new._adopt(layer)
+
+    def _float_forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight, self.bias)
+
+    def _integer_path(self, x: Tensor) -> Tensor:
+        if x.dim() == 0 or x.shape[-1] != self.in_features:
+            raise InputError(
+                f"Linear takes (..., {self.in_features}) activations, got {tuple(x.shape)}"
+            )
+        return self._run(x.reshape(-1, self.in_features)).reshape(*x.shape[:-1], self.out_features)
+
+    def _integer_forward(self, x_codes: Tensor, w_codes: Tensor) -> Tensor:
+        k = self.in_features
+        acc = lut_gemm(x_codes, w_codes.t(), self._handles[self._mode], self._accumulator(k))
+        x_affine = self.input_quantizer.code_range.affine
+        w_affine = self.weight_quantizer.code_range.affine
+        return dequantize_accumulator(
+            acc,
+            k,
+            self.input_quantizer,
+            self.weight_quantizer,
+            x_codes.sum(-1, keepdim=True, dtype=torch.int64) if w_affine else None,
+            w_codes.sum(-1, dtype=torch.int64) if x_affine else None,
+            channel_dim=-1,
+        )
+
+    def _product(self) -> Product:
+        return LinearProduct()

@@ -1,0 +1,350 @@
+"""Conversion: what becomes approximate, what stays, and what is refused."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import pickle
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.utils import parametrizations, prune
+
+import approxhub as ah
+from approxhub.errors import ConversionError, InputError, MappingError, UnknownMultiplierError
+from approxhub.model import leftovers
+from approxhub.nn import ApproxLayer
+from approxhub.plugins import LayerConverter, host
+
+U8, S8 = ah.exact(8, signed=False), ah.exact(8)
+
+
+def _ids(model: nn.Module) -> dict[str, str]:
+    return {n: m.multiplier.id for n, m in model.named_modules() if isinstance(m, ApproxLayer)}
+
+
+def test_nested_layers_are_converted(net, images):
+    """Layers in sequences, dictionaries and attributes become approximate, the rest stays."""
+    converted = ah.approximate(net, U8)
+    assert list(_ids(converted)) == ["features.0", "features.3", "block.inner.0", "head"]
+    assert type(converted.features[1]) is nn.BatchNorm2d
+    assert not converted.training
+    x = images()
+    with ah.mode(converted, "float"):
+        assert torch.equal(converted(x), net(x))
+
+
+def test_shared_layers_stay_shared(net):
+    """A layer under two names becomes one approximate layer under both."""
+    converted = ah.approximate(net, U8)
+    assert isinstance(converted.head, ah.nn.Linear)
+    assert converted.head is converted.again
+
+
+def test_root_is_converted(state):
+    """A model that is one layer is returned as an approximate one, the original untouched."""
+    for inplace in (False, True):
+        plain = nn.Linear(3, 2)
+        before = state(plain)
+        converted = ah.approximate(plain, U8, inplace=inplace)
+        assert isinstance(converted, ah.nn.Linear)
+        assert state(plain) == before
+        assert (converted.weight is plain.weight) is inplace
+
+
+def test_a_copy_by_default(net, state):
+    """Without inplace the model is untouched and shares no parameter with the result."""
+    before = state(net)
+    converted = ah.approximate(net, U8)
+    assert state(net) == before
+    assert not {id(p) for p in net.parameters()} & {id(p) for p in converted.parameters()}
+
+
+def test_in_place(net):
+    """With inplace the model itself is changed, and its parameters are the same objects."""
+    parameters = [(n, id(p)) for n, p in net.named_parameters()]
+    assert ah.approximate(net, U8, inplace=True) is net
+    assert [(n, id(p)) for n, p in net.named_parameters()] == parameters
+    assert _ids(net)
+
+
+def test_first_pattern_decides(net):
+    """The first pattern that fits a layer gives its multiplier; layers that none fits stay."""
+    patterns = {"features.3": "drum:8u/k=4", "features.*": U8, "block.*": "drum:8s/k=3"}
+    converted = ah.approximate(net, patterns)
+    assert _ids(converted) == {
+        "features.0": "exact:8u",
+        "features.3": "drum:8u/k=4",
+        "block.inner.0": "drum:8s/k=3",
+    }
+    assert str(converted.block["inner"][0].mapping) == "symmetric"
+    assert type(converted.head) is nn.Linear
+
+
+def test_names_of_a_shared_layer(net):
+    """The first pattern for a name decides; one of its names counts more than a wildcard."""
+    for name in ("head", "again"):
+        for patterns in ({name: S8, "*": U8}, {"*": U8, name: S8}):
+            want = "exact:8s" if next(iter(patterns)) == name else "exact:8u"
+            assert _ids(ah.approximate(net, patterns))["head"] == want
+    with pytest.raises(ConversionError, match="head -> exact:8u, again -> exact:8s"):
+        ah.approximate(net, {"hea?": U8, "agai?": S8})
+
+
+@pytest.mark.parametrize(
+    ("skip", "left"),
+    [
+        ("head", {"head"}),
+        (["features.*"], {"features.0", "features.3"}),
+        (("block.inner.0", "features.3"), {"block.inner.0", "features.3"}),
+        ("features", {"features.0", "features.3"}),
+        ("block", {"block.inner.0"}),
+        ("again", {"head"}),
+    ],
+    ids=str,
+)
+def test_skip(net, skip, left, caplog):
+    """Skipped names stay exact, everything inside a skipped container too, without a warning."""
+    with caplog.at_level(logging.WARNING, logger="approxhub"):
+        converted = ah.approximate(net, U8, skip=skip, strict=True)
+    assert set(_ids(ah.approximate(net, U8))) - set(_ids(converted)) == left
+    assert not caplog.records
+
+
+def test_options_reach_every_layer(net):
+    """Mapping, calibrator, gradient and per_channel are those asked for."""
+    converted = ah.approximate(
+        net, U8, mapping="signmag-both(9)", calibrator="minmax", per_channel=False
+    )
+    for layer in converted.modules():
+        if isinstance(layer, ApproxLayer):
+            assert str(layer.mapping) == "signmag-both(9)"
+            assert layer.input_quantizer.calibrator_name == "minmax"
+            assert layer.weight_quantizer.scale.dim() == 0
+            assert layer.gradient == "straight-through"
+            assert layer.mode == "approximate"
+
+
+@pytest.mark.parametrize("inplace", [False, True])
+@pytest.mark.parametrize(
+    ("options", "error", "says"),
+    [
+        ({"multiplier": {"nowhere": U8}}, InputError, "'nowhere'"),
+        ({"multiplier": U8, "skip": "feature.*"}, InputError, r"'feature\.\*'"),
+        ({"multiplier": {}}, InputError, "empty"),
+        ({"multiplier": {"features.1": U8, "*": U8}}, ConversionError, r"features\.1.*BatchNorm2d"),
+        ({"multiplier": {"features": U8}}, ConversionError, "container"),
+        ({"multiplier": {"block.inner.1": U8}}, ConversionError, "approxhub_converters"),
+        ({"multiplier": {"": U8}}, ConversionError, r"\(root\)"),
+        ({"multiplier": {"features.2*": U8}}, ConversionError, "no layer that could"),
+        ({"multiplier": {"head": U8, "again": S8}}, ConversionError, "shared under several names"),
+        ({"multiplier": U8, "mapping": "symmetric"}, MappingError, "affine"),
+        ({"multiplier": {"head": U8, "*": S8}, "mapping": "affine"}, MappingError, "symmetric"),
+        ({"multiplier": {"head": U8}, "strict": True}, ConversionError, r"features\.0: Conv2d"),
+        ({"multiplier": "drum:8x/k=4"}, ah.ApproxHubError, "8x"),
+        (
+            {"multiplier": {"head": U8, "*": "no_such_multiplier"}},
+            UnknownMultiplierError,
+            "no_such",
+        ),
+    ],
+    ids=lambda v: str(v)[:40],
+)
+def test_failure_leaves_the_model_unchanged(net, state, options, error, says, inplace):
+    """Whatever goes wrong is a named error, and the model is as it was, in place too."""
+    before = state(net)
+    with pytest.raises(error, match=says):
+        ah.approximate(net, **options, inplace=inplace)
+    assert state(net) == before
+
+
+def test_not_a_module():
+    """Something that is no module is refused."""
+    with pytest.raises(InputError, match="int"):
+        ah.approximate(3, U8)
+
+
+def test_nothing_twice(net):
+    """What is approximate already is not converted again; named explicitly, it is an error."""
+    converted = ah.approximate(net, {"head": U8})
+    more = ah.approximate(converted, S8)
+    assert _ids(more)["head"] == "exact:8u"
+    assert _ids(more)["features.0"] == "exact:8s"
+    with pytest.raises(ConversionError, match="set_multiplier"):
+        ah.approximate(converted, {"head": S8})
+
+
+def test_tied_parameters_stay_tied():
+    """A weight shared with an embedding is one parameter after conversion too."""
+
+    class Tied(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embedding = nn.Embedding(5, 4)
+            self.out = nn.Linear(4, 5, bias=False)
+            self.out.weight = self.embedding.weight
+
+        def forward(self, x):
+            return self.out(self.embedding(x))
+
+    converted = ah.approximate(Tied(), S8)
+    assert converted.out.weight is converted.embedding.weight
+    assert len(list(converted.parameters())) == 1
+    converted(torch.tensor([1, 2])).sum().backward()
+    assert converted.embedding.weight.grad is not None
+
+
+def test_hooks_are_kept():
+    """Forward, pre-forward and backward hooks of a converted layer go on being called."""
+    model, called = nn.Sequential(nn.Linear(3, 2)), []
+    model[0].register_forward_hook(lambda *_: called.append("forward"))
+    model[0].register_forward_pre_hook(lambda *_: called.append("pre"))
+    model[0].register_full_backward_hook(lambda *_: called.append("backward"))
+    converted = ah.approximate(model, S8, inplace=True)
+    converted(torch.randn(4, 3, requires_grad=True)).sum().backward()
+    assert called == ["pre", "forward", "backward"]
+
+
+def test_frozen_layers_stay_frozen(net):
+    """Parameters that want no gradient still want none."""
+    net.features.requires_grad_(False)
+    converted = ah.approximate(net, U8)
+    wants = {n: p.requires_grad for n, p in converted.named_parameters()}
+    assert wants == {n: p.requires_grad for n, p in net.named_parameters()}
+
+
+COMPUTED = {
+    "weight_norm": nn.utils.weight_norm,
+    "spectral_norm": nn.utils.spectral_norm,
+    "pruned weight": lambda m: prune.l1_unstructured(m, "weight", 1),
+    "pruned bias": lambda m: prune.l1_unstructured(m, "bias", 1),
+    "parametrised": parametrizations.weight_norm,
+}
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.parametrize("how", COMPUTED)
+def test_computed_weights_are_left(how, state, caplog):
+    """A layer whose weight a hook computes is left with the reason, and an error if named."""
+    model = nn.Sequential(nn.Linear(3, 3), COMPUTED[how](nn.Linear(3, 2)))
+    before = state(model)
+    with caplog.at_level(logging.WARNING, logger="approxhub"):
+        converted = ah.approximate(model, S8, inplace=True)
+    assert "left exact: 1: " in caplog.text
+    assert list(_ids(converted)) == ["0"]
+    with pytest.raises(ConversionError, match="1 cannot be converted"):
+        ah.approximate(model, {"1": S8}, inplace=True)
+    assert state(model)["values"].keys() >= {n for n in before["values"] if n.startswith("1.")}
+
+
+def test_lazy_layers_are_left_until_they_are_initialised():
+    """A lazy layer is left with advice; after a pass it can be converted."""
+    model = nn.Sequential(nn.Linear(3, 4), nn.LazyLinear(2))
+    converted = ah.approximate(model, S8)
+    assert list(_ids(converted)) == ["0"]
+    assert "run the model once" in str(leftovers(converted)[0])
+    model(torch.zeros(1, 3))
+    assert list(_ids(ah.approximate(model, S8))) == ["0", "1"]
+
+
+def test_subclasses_are_left():
+    """A subclass of Linear may compute anything: it is left and listed."""
+
+    class Scaled(nn.Linear):
+        def forward(self, x):
+            return super().forward(x) * 2
+
+    converted = ah.approximate(nn.Sequential(nn.Linear(3, 3), Scaled(3, 3)), S8)
+    assert list(_ids(converted)) == ["0"]
+    assert [(e.name, e.what) for e in leftovers(converted)] == [("1", "Scaled")]
+
+
+def _encoder(**options) -> nn.Module:
+    layer = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0, batch_first=True, **options)
+    return nn.TransformerEncoder(layer, 2, enable_nested_tensor=False).eval()
+
+
+@pytest.mark.parametrize("activation", ["relu", "gelu"])
+def test_transformer_fast_path_goes_through_the_multiplier(activation):
+    """In evaluation without gradients, torch's fused path does not bypass converted layers."""
+    model, x = _encoder(activation=activation), torch.randn(2, 5, 8)
+    zero = ah.Multiplier.from_function(lambda a, b: a * 0, name="zero", a="8s", b="8s")
+    converted = ah.calibrate(ah.approximate(model, zero), [x]).eval()
+    called = []
+    for name, m in converted.named_modules():
+        if isinstance(m, ApproxLayer):
+            m.register_forward_hook(lambda *_, name=name: called.append(name))
+    with torch.inference_mode():
+        y = converted(x)
+        assert called == [f"layers.{i}.linear{j}" for i in (0, 1) for j in (1, 2)]
+        assert not torch.allclose(y, model(x), atol=1e-2)
+        with ah.mode(converted, "float"):
+            torch.testing.assert_close(converted(x), model(x))
+        for m in converted.modules():
+            m._forward_hooks.clear()
+        clone = pickle.loads(pickle.dumps(copy.deepcopy(converted)))
+        assert torch.equal(clone(x), y)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_models_that_torch_cannot_copy():
+    """Where torch cannot copy a model, the error says to convert in place."""
+    model = nn.Sequential(nn.Linear(3, 3), nn.utils.weight_norm(nn.Linear(3, 2)))
+    model(torch.zeros(1, 3))
+    with pytest.raises(ConversionError, match="inplace=True"):
+        ah.approximate(model, S8)
+
+
+def test_attention_is_left_and_listed(caplog):
+    """MultiheadAttention stays exact, is listed once, and named explicitly is an error."""
+    with caplog.at_level(logging.WARNING, logger="approxhub"):
+        converted = ah.approximate(_encoder(), S8)
+    listed = [(e.name, e.what) for e in leftovers(converted)]
+    assert listed == [(f"layers.{i}.self_attn", "MultiheadAttention") for i in (0, 1)]
+    assert "layers.0.self_attn: MultiheadAttention" in caplog.text
+    with pytest.raises(ConversionError, match="MultiheadAttention"):
+        ah.approximate(_encoder(), {"layers.0.self_attn": S8})
+    with pytest.raises(ConversionError, match="strict"):
+        ah.approximate(_encoder(), S8, strict=True)
+
+
+def test_recurrent_layers_are_left_and_listed():
+    """LSTM, GRU and other convolutions stay exact and are listed with what could add them."""
+    model = nn.ModuleList([nn.Linear(2, 2), nn.LSTM(2, 2), nn.GRUCell(2, 2), nn.Conv1d(1, 1, 1)])
+    left = leftovers(ah.approximate(model, S8))
+    assert [e.what for e in left] == ["LSTM", "GRUCell", "Conv1d"]
+    assert all("approxhub_converters" in e.reason for e in left)
+
+
+def test_a_plug_in_adds_a_converter():
+    """A converter from a plug-in takes its layer type, through the same hook as ours."""
+
+    class Doubled(nn.Linear):
+        pass
+
+    class Plugin:
+        @ah.hookimpl
+        def approxhub_converters(self):
+            name = f"{Doubled.__module__}.{Doubled.__qualname__}"
+            return [LayerConverter(name, lambda m, c, **o: ah.nn.Linear.from_float(m, c, **o))]
+
+    host().register(Plugin(), "doubled")
+    try:
+        converted = ah.approximate(nn.Sequential(Doubled(3, 2)), S8)
+    finally:
+        host().unregister("doubled")
+    assert list(_ids(converted)) == ["0"]
+
+
+def test_meta_models_convert():
+    """A model without memory converts, and is filled by a float checkpoint afterwards."""
+    with torch.device("meta"):
+        model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
+    converted = ah.approximate(model, S8)
+    assert {p.device.type for p in converted.parameters()} == {"meta"}
+    plain = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
+    converted.load_state_dict(plain.state_dict(), assign=True)
+    x = torch.randn(8, 3)
+    want = ah.calibrate(ah.approximate(plain, S8), [x]).eval()
+    assert torch.equal(ah.calibrate(converted, [x]).eval()(x), want(x))

@@ -1,0 +1,273 @@
+"""Integer layers written a second time, in numpy, and the mappings that every layer must serve."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import approxhub as ah
+from approxhub.multiplier import Multiplier
+from approxhub.operands import OperandFormat
+
+Products = Callable[[np.ndarray, np.ndarray], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Codes:
+    """Smallest and largest code, and whether there is a zero point."""
+
+    qmin: int
+    qmax: int
+    affine: bool
+
+
+@dataclass(frozen=True)
+class Case:
+    """A mapping, the circuit's operands, and what is expected of both."""
+
+    mapping: str
+    a: str
+    b: str
+    x: Codes
+    w: Codes
+
+    def __str__(self) -> str:
+        return f"{self.mapping}-{self.a}x{self.b}"
+
+    def exact(self) -> Multiplier:
+        """The exact circuit of these operands."""
+        return _exact(self.a, self.b)
+
+    def odd(self) -> Multiplier:
+        """A circuit that is not commutative, not exact anywhere, with T[0][0] = 64."""
+        return _odd(self.a, self.b)
+
+    def products(self, circuit: Multiplier) -> Products:
+        """Products of codes through a circuit and this mapping, straight from its table."""
+        table = circuit.table.astype(np.int64)
+
+        def by_pattern(x: np.ndarray, w: np.ndarray) -> np.ndarray:
+            return table[x & (table.shape[0] - 1), w & (table.shape[1] - 1)]
+
+        def sign(v: np.ndarray) -> np.ndarray:
+            return np.where(v < 0, -1, 1)
+
+        if self.mapping.startswith("signmag-weights"):
+            return lambda x, w: sign(w) * by_pattern(x, np.abs(w))
+        if self.mapping.startswith("signmag-both"):
+            return lambda x, w: sign(x) * sign(w) * by_pattern(np.abs(x), np.abs(w))
+        return by_pattern
+
+
+CASES = [
+    Case("symmetric", "8s", "8s", Codes(-127, 127, False), Codes(-127, 127, False)),
+    Case("affine", "8u", "8u", Codes(0, 255, True), Codes(0, 255, True)),
+    Case("affine-signed", "8s", "8s", Codes(-128, 127, True), Codes(-127, 127, False)),
+    Case("signmag-weights", "8u", "8u", Codes(0, 255, True), Codes(-127, 127, False)),
+    Case("signmag-weights(9)", "8u", "8u", Codes(0, 255, True), Codes(-255, 255, False)),
+    Case("signmag-both", "8u", "8u", Codes(-127, 127, False), Codes(-127, 127, False)),
+    Case("signmag-both(9)", "8u", "8u", Codes(-255, 255, False), Codes(-255, 255, False)),
+    Case("mixed", "8u", "8s", Codes(0, 255, True), Codes(-127, 127, False)),
+    Case("mixed", "6s", "4u", Codes(-31, 31, False), Codes(0, 15, True)),
+]
+
+
+@functools.cache
+def _exact(a: str, b: str) -> Multiplier:
+    fa, fb = OperandFormat.parse(a), OperandFormat.parse(b)
+    return ah.exact(fa.bits, fa.signed, b_bits=fb.bits, b_signed=fb.signed)
+
+
+@functools.cache
+def _odd(a: str, b: str) -> Multiplier:
+    fa, fb = OperandFormat.parse(a), OperandFormat.parse(b)
+    table = np.random.default_rng(5).integers(-(1 << 15), 1 << 15, (fa.size, fb.size))
+    table[0, 0] = 64
+    made = Multiplier.from_table(table, name="odd", a_signed=fa.signed, b_signed=fb.signed)
+    assert not made.is_commutative
+    return made
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """Codes of a tensor with their scale and zero point."""
+
+    codes: np.ndarray
+    scale: np.ndarray
+    zero: np.ndarray
+
+
+def parameters(low: np.ndarray, high: np.ndarray, codes: Codes) -> tuple[np.ndarray, np.ndarray]:
+    """Scale (float32) and zero point of a range."""
+    low, high = np.minimum(low, np.float32(0)), np.maximum(high, np.float32(0))
+    if not codes.affine:
+        scale = np.maximum(-low, high) / np.float32(codes.qmax)
+        return scale, np.zeros(scale.shape, np.int64)
+    scale = (high - low) / np.float32(codes.qmax - codes.qmin)
+    zero = np.clip(np.rint(codes.qmin - low / scale), codes.qmin, codes.qmax).astype(np.int64)
+    return scale, zero
+
+
+def quantise(x: np.ndarray, seen: np.ndarray, codes: Codes, axis: int | None) -> Fitted:
+    """Codes of `x` with the range of `seen`; one range for each index of `axis`."""
+    others = None if axis is None else tuple(i for i in range(seen.ndim) if i != axis)
+    scale, zero = parameters(seen.min(axis=others), seen.max(axis=others), codes)
+    shape = [1] * x.ndim if axis is None else [-1 if i == axis else 1 for i in range(x.ndim)]
+    free = np.rint(x / scale.reshape(shape)) + zero.reshape(shape)
+    return Fitted(np.clip(free, codes.qmin, codes.qmax).astype(np.int64), scale, zero)
+
+
+def epilogue(
+    acc: np.ndarray,
+    k: int,
+    x: Fitted,
+    w: Fitted,
+    sum_x: np.ndarray,
+    sum_w: np.ndarray,
+    shape: tuple,
+) -> np.ndarray:
+    """Zero-point corrections in integers, then one float32 product."""
+    zero_w = w.zero.reshape(shape)
+    total = acc - x.zero * sum_w.reshape(shape) - zero_w * sum_x + k * x.zero * zero_w
+    return total.astype(np.float32) * (x.scale * w.scale).reshape(shape)
+
+
+def linear(
+    x: np.ndarray,
+    weight: np.ndarray,
+    bias: np.ndarray | None,
+    seen: np.ndarray,
+    case: Case,
+    products: Products,
+    per_channel: bool = True,
+) -> np.ndarray:
+    """A linear layer, one product after the other."""
+    qx = quantise(x, seen, case.x, None)
+    qw = quantise(weight, weight, case.w, 0 if per_channel else None)
+    rows = qx.codes.reshape(-1, weight.shape[1])
+    acc = np.zeros((len(rows), len(weight)), np.int64)
+    for n, k in np.ndindex(*weight.shape):
+        acc[:, n] += products(rows[:, k], qw.codes[n, k])
+    sum_x, sum_w = rows.sum(1, keepdims=True), qw.codes.sum(1)
+    scale_shape = (1, -1) if per_channel else (1, 1)
+    zero_w, sum_w = qw.zero.reshape(scale_shape), sum_w.reshape(1, -1)
+    total = acc - qx.zero * sum_w - zero_w * sum_x + weight.shape[1] * qx.zero * zero_w
+    y = total.astype(np.float32) * (qx.scale * qw.scale).reshape(scale_shape)
+    if bias is not None:
+        y = y + bias
+    return y.reshape(*x.shape[:-1], len(weight))
+
+
+_PAD_MODES = {"reflect": "reflect", "replicate": "edge", "circular": "wrap"}
+
+
+def conv2d(
+    x: np.ndarray, layer: nn.Conv2d, seen: np.ndarray, case: Case, products: Products
+) -> np.ndarray:
+    """A convolution, one product after the other, padding written out."""
+    weight = layer.weight.detach().numpy()
+    batched = x if x.ndim == 4 else x[None]
+    (sh, sw), (dh, dw), groups = layer.stride, layer.dilation, layer.groups
+    out_channels, per_group, kh, kw = weight.shape
+    if layer.padding == "same":
+        spans = (dh * (kh - 1), dw * (kw - 1))
+        sides = [(s // 2, s - s // 2) for s in spans]
+    elif layer.padding == "valid":
+        sides = [(0, 0), (0, 0)]
+    else:
+        sides = [(p, p) for p in layer.padding]
+    width = [(0, 0), (0, 0), *sides]
+    if layer.padding_mode != "zeros":
+        batched = np.pad(batched, width, _PAD_MODES[layer.padding_mode])
+    qx = quantise(batched, seen, case.x, None)
+    qw = quantise(weight, weight, case.w, 0)
+    codes = qx.codes
+    if layer.padding_mode == "zeros":
+        codes = np.pad(codes, width, constant_values=int(qx.zero))
+    n, _, height, breadth = codes.shape
+    oh, ow = (height - dh * (kh - 1) - 1) // sh + 1, (breadth - dw * (kw - 1) - 1) // sw + 1
+    acc = np.zeros((n, out_channels, oh, ow), np.int64)
+    sum_x = np.zeros_like(acc)
+    for o, c, i, j in np.ndindex(*weight.shape):
+        channel = o // (out_channels // groups) * per_group + c
+        patch = codes[:, channel, i * dh :: sh, j * dw :: sw][:, :oh, :ow]
+        acc[:, o] += products(patch, qw.codes[o, c, i, j])
+        sum_x[:, o] += patch
+    sum_w = qw.codes.sum((1, 2, 3))
+    y = epilogue(acc, per_group * kh * kw, qx, qw, sum_x, sum_w, (1, -1, 1, 1))
+    if layer.bias is not None:
+        y = y + layer.bias.detach().numpy().reshape(1, -1, 1, 1)
+    return y if x.ndim == 4 else y[0]
+
+
+@pytest.fixture(params=CASES, ids=str)
+def case(request: pytest.FixtureRequest) -> Case:
+    """Every operand mapping in turn."""
+    return request.param
+
+
+@pytest.fixture(params=["symmetric", "affine", "affine-signed", "mixed"])
+def some_case(request: pytest.FixtureRequest) -> Case:
+    """One case for each combination of zero points."""
+    return next(c for c in CASES if c.mapping == request.param)
+
+
+@pytest.fixture
+def oracle() -> SimpleNamespace:
+    """The second implementation: quantise, linear, conv2d; and all cases by name."""
+    return SimpleNamespace(
+        Case=Case,
+        Codes=Codes,
+        quantise=quantise,
+        parameters=parameters,
+        linear=linear,
+        conv2d=conv2d,
+        cases={str(c): c for c in CASES},
+    )
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread() -> Iterator[None]:
+    """Small tensors: waiting for a second thread takes longer than the work."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    torch.manual_seed(20)
+
+
+@pytest.fixture
+def activations() -> Callable[..., torch.Tensor]:
+    """Random activations whose zero point is not at an end of the codes."""
+
+    def make(*shape: int) -> torch.Tensor:
+        return torch.randn(shape) * 1.5 + 0.6
+
+    return make
+
+
+@pytest.fixture
+def shaken() -> Callable[[nn.Module], nn.Module]:
+    """Give a layer weights of another scale and centre in each channel, and a real bias."""
+
+    def shake(layer: nn.Module) -> nn.Module:
+        with torch.no_grad():
+            weight = layer.weight
+            size = torch.linspace(0.3, 3, len(weight)).reshape(-1, *[1] * (weight.dim() - 1))
+            weight.copy_((torch.randn_like(weight) + 0.3) * size)
+            if layer.bias is not None:
+                layer.bias.normal_()
+        return layer
+
+    return shake
