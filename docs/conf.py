@@ -1,0 +1,35 @@
+"""How Sphinx builds the documentation."""
+
+from __future__ import annotations
+
+from importlib import metadata
+from typing import Any
+
+project = "ApproxHub"
+author = "The ApproxHub contributors"
+release = version = metadata.version("approxhub")
+
+extensions = ["myst_parser", "numpydoc", "sphinx.ext.autodoc", "sphinx_click"]
+exclude_patterns = ["_build"]
+html_theme = "furo"
+html_title = f"ApproxHub {release}"
+
+myst_enable_extensions = ["deflist", "dollarmath"]
+myst_heading_anchors = 3
+
+autodoc_member_order = "bysource"
+autodoc_typehints = "none"  # the docstrings name the types
+numpydoc_class_members_toctree = False
+numpydoc_show_class_members = False
+
+
+def _without_nameless(app: Any, context: Any, lines: list[str]) -> None:
+    """Leave out arguments that a command hides from its usage line by an empty metavar."""
+    text = "\n".join(lines)
+    kept = [part for part in text.split(".. option:: ") if part.splitlines()[:1] not in ([""], [])]
+    lines[:] = ".. option:: ".join(["", *kept]).splitlines()
+
+
+def setup(app: Any) -> None:
+    """Connect what is above."""
+    app.connect("sphinx-click-process-arguments", _without_nameless)
