@@ -26,7 +26,17 @@ _HOMES = {
     "summary": "approxhub.model",
     "use_backend": "approxhub.backends",
 }
-_MODULES = ("nn",)
+_MODULES = (
+    "backends",
+    "errors",
+    "factorization",
+    "functional",
+    "model",
+    "nn",
+    "plugins",
+    "quantization",
+    "registry",
+)
 
 __all__ = ["__version__", *sorted(_HOMES), *_MODULES]
 

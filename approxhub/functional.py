@@ -5,6 +5,9 @@ Nothing here quantises; that is :mod:`approxhub.nn`'s business.
 
 from __future__ import annotations
 
+from numbers import Integral
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -29,6 +32,8 @@ def _narrow(t: Tensor, multiplier: Multiplier, name: str) -> Tensor:
     """Check values once and hold them in the smallest dtype."""
     if not isinstance(t, Tensor):
         raise InputError(f"operand {name} must be a torch.Tensor, got {type(t).__name__}")
+    if t.layout != torch.strided:
+        raise InputError(f"operand {name} is a sparse tensor ({t.layout}); use t.to_dense()")
     f = multiplier.a if name == "a" else multiplier.b
     check_values(t, f, name)
     return t.to(code_dtype(f))
@@ -119,13 +124,26 @@ def conv2d(
     Raises
     ------
     InputError
-        If an operand is not of integers, or the shapes do not fit.
+        If an operand is not of integers, an option not of that form, or the shapes do not fit.
     OperandRangeError
         If a value is outside its operand's range.
     """
     m = _resolved(multiplier)
     x, w = _narrow(x, m, "a"), _narrow(w, m, "b")
+    if not _integers([pad_value], 1):
+        raise InputError(f"operand a (padding) must hold an integer, got {pad_value!r}")
     check_values(torch.tensor(pad_value), m.a, "a (padding)")
+    for name, value, count in (("stride", stride, 2), ("dilation", dilation, 2)):
+        if not _integers(value, count):
+            raise InputError(
+                f"conv2d: {name} must be two integers (vertical, horizontal), got {value!r}"
+            )
+    if not _integers(padding, 4):
+        raise InputError(
+            f"conv2d: padding must be four integers (left, right, top, bottom), got {padding!r}"
+        )
+    if not _integers([groups], 1):
+        raise InputError(f"conv2d: groups must be an integer, got {groups!r}")
     _check_conv(x, w, groups)
     if min(*stride, *dilation) < 1 or min(padding) < 0:
         raise InputError(
@@ -137,6 +155,15 @@ def conv2d(
         stride=stride, padding=padding, dilation=dilation, groups=groups, pad_value=pad_value,
     )  # fmt: skip
     return out
+
+
+def _integers(value: Any, count: int) -> bool:
+    """Whether `value` is a sequence of `count` integers."""
+    return (
+        isinstance(value, (tuple, list))
+        and len(value) == count
+        and all(isinstance(v, Integral) and not isinstance(v, bool) for v in value)
+    )
 
 
 def _check_conv(x: Tensor, w: Tensor, groups: int) -> None:

@@ -151,13 +151,13 @@ class _Function:
                 f"the function of multiplier {self.fingerprint!r} must return integers of shape "
                 f"{a.shape}, got {out.dtype} of shape {out.shape}"
             )
-        out = out.astype(np.int64)
+        # Before the conversion to int64, which would wrap what does not fit.
         if out.size and max(-int(out.min()), int(out.max())) > self.bound:
             raise InputError(
                 f"the function of multiplier {self.fingerprint!r} returned a product beyond "
                 f"+-{self.bound}"
             )
-        return out
+        return out.astype(np.int64)
 
 
 @dataclass(frozen=True)
@@ -278,8 +278,8 @@ class Multiplier:
         Raises
         ------
         TableError
-            If the shape is not two powers of two of 2 to 65,536, more than 2**24 entries, or an
-            entry is not an integer of 32 bits.
+            If the rows differ in length, the shape is not two powers of two of 2 to 65,536, there
+            are more than 2**24 entries, or an entry is not an integer of 32 bits.
 
         Examples
         --------
@@ -289,7 +289,7 @@ class Multiplier:
         >>> m(3, 5)
         14
         """
-        array = np.asarray(table)
+        array = _table_array(table)
         if array.ndim != 2 or any(n < 2 or n & (n - 1) for n in array.shape):
             raise TableError(
                 "a table needs the shape (2**bits_a, 2**bits_b), e.g. (256, 256); "
@@ -339,7 +339,8 @@ class Multiplier:
         Raises
         ------
         InputError
-            If the function returns something else, or a wide one has no fingerprint.
+            If the function returns something else, a wide one has no fingerprint, or `a` or `b`
+            is no operand format.
 
         Examples
         --------
@@ -347,8 +348,8 @@ class Multiplier:
         >>> m(2, 3)
         7
         """
-        a = OperandFormat.parse(a) if isinstance(a, str) else a
-        b = OperandFormat.parse(b) if isinstance(b, str) else b
+        a = a if isinstance(a, OperandFormat) else OperandFormat.parse(a)
+        b = b if isinstance(b, OperandFormat) else OperandFormat.parse(b)
         wide = a.bits + b.bits > MAX_TABLE_BITS
         if wide and not fingerprint:
             raise InputError(
@@ -482,7 +483,8 @@ class Multiplier:
         >>> m.metrics_under(p_b=np.arange(16)).ep_pct  # b is never 0
         0.0
         """
-        return exhaustive_metrics(self.table, self._a, self._b, p_a, p_b)
+        w_a, w_b = _distribution(p_a, "a"), _distribution(p_b, "b")
+        return exhaustive_metrics(self.table, self._a, self._b, w_a, w_b)
 
     @functools.cached_property
     def is_exact(self) -> bool:
@@ -511,9 +513,16 @@ class Multiplier:
     @functools.cached_property
     def max_abs(self) -> int:
         """Largest absolute product; without a table the bound ``2**(a.bits + b.bits)``."""
+        low, high = self.extremes
+        return max(high, -low)
+
+    @functools.cached_property
+    def extremes(self) -> tuple[int, int]:
+        """Smallest and largest product; without a table -+ ``2**(a.bits + b.bits)``."""
         if not self.has_table:
-            return 1 << (self._a.bits + self._b.bits)
-        return max(int(self.table.max()), -int(self.table.min()))
+            bound = 1 << (self._a.bits + self._b.bits)
+            return -bound, bound
+        return int(self.table.min()), int(self.table.max())
 
     # --- products -------------------------------------------------------------
 
@@ -579,7 +588,8 @@ class Multiplier:
             Which operands become signed.
         bits : int, optional
             Width of the signed codes: up to the circuit's width plus one (the whole circuit;
-            the single code ``-2**(bits-1)`` then saturates). The circuit's width when not given.
+            the single code ``-2**(bits-1)`` then saturates). The circuit's width when not given,
+            for ``'both'`` that of the narrower operand.
 
         Raises
         ------
@@ -600,8 +610,8 @@ class Multiplier:
                 f"{self.id} ({self._a} x {self._b}) has a signed operand already; a "
                 "sign-magnitude wrapper needs an unsigned circuit"
             )
-        bits = self._b.bits if bits is None else bits
         narrow = min(self._a.bits, self._b.bits) if target == "both" else self._b.bits
+        bits = narrow if bits is None else bits
         if not 2 <= bits <= min(narrow + 1, MAX_BITS):
             raise InputError(
                 f"{self.id}: signmag takes 2 to {min(narrow + 1, MAX_BITS)} bits "
@@ -707,8 +717,24 @@ def _smallest(table: Table) -> npt.NDArray[Any]:
     return table
 
 
+def _table_array(table: npt.ArrayLike) -> npt.NDArray[Any]:
+    try:
+        return np.asarray(table)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TableError(f"a table is an array of integers: {error}") from None
+
+
+def _distribution(p: npt.ArrayLike | None, name: str) -> npt.NDArray[np.float64] | None:
+    try:
+        return None if p is None else np.asarray(p, dtype=np.float64)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(
+            f"distribution of operand {name}: not an array of numbers: {error}"
+        ) from None
+
+
 def _checked_table(table: npt.ArrayLike, a: OperandFormat, b: OperandFormat) -> Table:
-    array = np.asarray(table)
+    array = _table_array(table)
     if a.bits + b.bits > MAX_TABLE_BITS:
         raise TableError(f"{a} x {b}: a table has at most 2**{MAX_TABLE_BITS} entries")
     if array.shape != (a.size, b.size):

@@ -66,7 +66,7 @@ class OperandFormat:
         InputError
             If `text` is not a width followed by ``u`` or ``s``.
         """
-        match = _TEXT.fullmatch(text)
+        match = _TEXT.fullmatch(text) if isinstance(text, str) else None
         if match is None:
             raise InputError(f"{text!r} is not an operand format; write e.g. '8u' or '12s'")
         return cls(int(match[1]), match[2] == "s")
@@ -115,11 +115,14 @@ class OperandFormat:
         Raises
         ------
         InputError
-            If `value` is not of an integer type.
+            If `value` is not of an integer type, or no array.
         OperandRangeError
             If a value is below `min` or above `max`.
         """
-        array: npt.NDArray[Any] = np.asarray(value)
+        try:
+            array: npt.NDArray[Any] = np.asarray(value)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise InputError(f"operand {name} is no array of integers: {error}") from None
         if array.dtype.kind not in "iu":
             raise InputError(
                 f"operand {name} must hold integers, got dtype {array.dtype}; quantise it first"

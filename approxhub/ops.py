@@ -18,6 +18,7 @@ from approxhub.backends.routing import choose, prepared_for
 from approxhub.errors import InputError, MissingTableError, OperandRangeError, PluginError
 from approxhub.multiplier import Multiplier
 from approxhub.operands import OperandFormat
+from approxhub.plugins.guard import guarded
 
 __all__ = ["accumulator_dtype", "code_dtype", "lut_gemm", "multiplier_of", "register"]
 
@@ -176,8 +177,11 @@ def lut_gemm(a: Tensor, b: Tensor, handle: str, dtype: torch.dtype) -> Tensor:
         return a.new_zeros((*a.shape[:-1], n), dtype=dtype)
     request = GemmRequest(multiplier, m, k, n, a.device, dtype)
     name, backend = choose(request)
-    out = backend.gemm(a, b, prepared_for(name, backend, multiplier, a.device), dtype)
+    with guarded(f"backend {name!r}", "leave it out with APPROXHUB_BACKEND=reference"):
+        out = backend.gemm(a, b, prepared_for(name, backend, multiplier, a.device), dtype)
     shape = (*a.shape[:-1], n)
+    if not isinstance(out, Tensor):
+        raise PluginError(f"backend {name!r} returned {type(out).__name__}, not a tensor")
     if tuple(out.shape) != shape or out.dtype != dtype or out.device != a.device:
         raise PluginError(
             f"backend {name!r} returned {out.dtype} of shape {tuple(out.shape)} on {out.device}, "

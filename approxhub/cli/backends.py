@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import click
 
 from approxhub.cli.output import json_option, print_json, print_table
@@ -18,6 +20,12 @@ def command(as_json: bool) -> None:
     from approxhub.plugins import host
 
     infos = host().all("approxhub_backends", BackendInfo)
+    forced = os.environ.get("APPROXHUB_BACKEND")
+    if forced and forced not in (info.name for info in infos):
+        known = ", ".join(info.name for info in infos)
+        click.echo(
+            f"warning: APPROXHUB_BACKEND: no backend is called {forced!r}; known: {known}", err=True
+        )
     rows = [(info, _unavailable(info)) for info in infos]
     if as_json:
         print_json(
@@ -35,7 +43,12 @@ def command(as_json: bool) -> None:
         print_table(
             ("name", "device", "available", "reason"),
             (
-                (info.name, info.device_type, "yes" if reason is None else "no", reason or "")
+                (
+                    f"{info.name} (forced)" if info.name == forced else info.name,
+                    info.device_type,
+                    "yes" if reason is None else "no",
+                    reason or "",
+                )
                 for info, reason in rows
             ),
         )

@@ -26,7 +26,13 @@ if TYPE_CHECKING:
     help="Multipliers to try instead of the built-in seven; fetched where needed.",
 )
 @click.argument("more", nargs=-1, metavar="")
-@click.option("--seed", default=0, show_default=True, help="Seed of the network.")
+@click.option(
+    "--seed",
+    default=0,
+    show_default=True,
+    type=click.IntRange(0, 2**31 - 1),
+    help="Seed of the network.",
+)
 @click.option(
     "--seeds",
     default=1,
@@ -73,16 +79,16 @@ def command(
         result = run_demo([*first, *more] or None, seed=seed, seeds=seeds, progress=progress)
     for name, cause in result.failed:
         click.echo(f"warning: left out {name}: {cause}", err=True)
-    draw_chart(result, out / "demo.png")
+    if as_json:
+        print_json(result.to_json())
+    else:
+        _print(result)
     text = json.dumps(result.to_json(), indent=2, allow_nan=False)
     try:
         (out / "demo.json").write_text(text + "\n", encoding="utf-8")
     except OSError as error:
         raise DemoError(f"{out / 'demo.json'} could not be written: {error}") from error
-    if as_json:
-        print_json(result.to_json())
-    else:
-        _print(result)
+    draw_chart(result, out / "demo.png")
     click.echo(f"wrote {out / 'demo.png'} and {out / 'demo.json'}", err=True)
     ctx.exit(worst_code(cause for _, cause in result.failed))
 
@@ -107,7 +113,10 @@ def _print(result: DemoResult) -> None:
     print_table(
         ("stage", "multiplier", "mapping", "accuracy", "correct", "points lost", "energy"), rows
     )
-    click.echo(f"\n{result.operations:,} multiplications a digit; points lost against exact.")
+    click.echo(
+        f"\n{result.operations:,} multiplications a digit. Points lost are against exact\n"
+        "arithmetic of the same width, sign and mapping, trained for as long; energy likewise."
+    )
     if any(r.relative_energy is None for r in result.rows if r.stage == "approximate"):
         click.echo(
             "Energy is '-' where no power is published for a circuit, as for formulas; try\n"

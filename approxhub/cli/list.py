@@ -34,9 +34,12 @@ def command(
     """
     from approxhub.multiplier import format_pair, parse_format_pair
     from approxhub.registry import entries
+    from approxhub.registry.catalogue import source_of
     from approxhub.registry.store import Store
 
     pair = None if formats is None else parse_format_pair(formats)
+    if source is not None:
+        source_of(source)  # refuses one that nobody brought
     here = set(Store().ids())
     found = [
         e
@@ -52,6 +55,8 @@ def command(
             or fnmatch.fnmatchcase(e.name, pattern)
         )
     ]
+    if not found:
+        click.echo("no multiplier fits", err=True)
     if as_json:
         print_json(
             [
@@ -69,6 +74,8 @@ def command(
                 for e in found
             ]
         )
+        return
+    if not found:
         return
     print_table(
         ("id", "operands", "MAE %", "WCE %", "EP %", "power mW", "cached"),

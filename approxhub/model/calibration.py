@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from approxhub.errors import CalibrationError
+from approxhub.errors import CalibrationError, InputError
 from approxhub.model.layers import require_layers
 from approxhub.model.modes import mode
 
@@ -48,7 +48,7 @@ def calibrate(
         loaders with labels give them); or mappings of keyword arguments.
     calibrator : str, optional
         Name of the calibrator for activations, e.g. ``'minmax'``; each layer's own when not
-        given.
+        given. Layers keep it: training goes on with it.
     forward : callable, optional
         ``forward(model, batch)``, for models that take their input in another way.
 
@@ -59,6 +59,8 @@ def calibrate(
 
     Raises
     ------
+    InputError
+        If `batches` is one tensor or one mapping.
     CalibrationError
         If there is no batch, or a batch or weight holds NaN or infinity. The model is as it
         was before then.
@@ -74,6 +76,11 @@ def calibrate(
     torch.Size([3, 2])
     """
     layers = require_layers(model)
+    if isinstance(batches, (torch.Tensor, Mapping)) or not isinstance(batches, Iterable):
+        raise InputError(
+            f"calibrate takes an iterable of batches, got {type(batches).__name__}; "
+            "for a single batch x write [x]"
+        )
     run = forward or _default_forward
     kept = [
         (q, copy.deepcopy(q.__dict__))

@@ -9,13 +9,14 @@ from typing import Any
 
 from torch import nn
 
-from approxhub.errors import ConversionError, InputError
+from approxhub.errors import ConversionError, InputError, PluginError
 from approxhub.functional import _resolved
 from approxhub.model.layers import is_pattern, matches, module_names, require_layers
 from approxhub.model.leftovers import Leftover, find_calls, has_products
 from approxhub.multiplier import Multiplier
 from approxhub.nn import ApproxLayer
 from approxhub.plugins import LayerConverter, host
+from approxhub.plugins.guard import guarded
 from approxhub.quantization import OperandMapping
 
 __all__ = ["approximate", "leftovers", "set_multiplier"]
@@ -173,7 +174,14 @@ def approximate(
         if reason is None:
             converter = _converter(module)
             assert converter is not None
-            new[module] = _carried(module, converter.convert(module, chosen, **options))
+            with guarded(f"the converter of {converter.source_type}"):
+                made = converter.convert(module, chosen, **options)
+            if not isinstance(made, ApproxLayer):
+                raise PluginError(
+                    f"the converter of {converter.source_type} returned {type(made).__name__}, "
+                    "not an approxhub.nn.ApproxLayer"
+                )
+            new[module] = _carried(module, made)
         elif not is_pattern(pattern):
             raise ConversionError(f"{called[0] or '(root)'} cannot be converted: {reason}")
     if not new:
@@ -197,7 +205,7 @@ def approximate(
             parent.activation_relu_or_gelu = 0
     _log.info("converted %s", ", ".join(names[m][0] or "(root)" for m in new))
     if unwanted:
-        _log.warning("left exact: %s", "; ".join(map(str, unwanted)))
+        _log.warning("left exact:\n  %s", "\n  ".join(map(str, unwanted)))
     return new.get(model, model)
 
 

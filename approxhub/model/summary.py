@@ -188,21 +188,31 @@ class _Price:
 
     exact: float | None
     technology: str | None
+    a: OperandFormat
+    b: OperandFormat
 
     def relative(self, layer: ApproxLayer) -> float | None:
         """Power of a layer's product over that of an exact one, which need not be known for 1."""
         m = layer.multiplier
         if layer.mode == "exact" or (m.is_exact and m.hardware.power_mw is None):
-            return 1.0
-        if layer.mode == "float" or m.hardware.technology != self.technology:
+            if (m.a, m.b) == (self.a, self.b):
+                return 1.0
+            power = _exact_power(m.a, m.b, self.technology)
+        elif layer.mode == "float" or m.hardware.technology != self.technology:
             return None
-        power = m.hardware.power_mw
+        else:
+            power = m.hardware.power_mw
         return None if power is None or not self.exact else power / self.exact
+
+
+def _exact_power(a: OperandFormat, b: OperandFormat, technology: str | None) -> float | None:
+    from approxhub.registry import energy_reference
+
+    return energy_reference(a, b, technology)
 
 
 def _price(layers: Sequence[ApproxLayer]) -> _Price:
     """Price of an exact product of the model's width and sign: its widest circuit's."""
-    from approxhub.registry import energy_reference
 
     def width(m: Multiplier) -> tuple[int, OperandFormat, OperandFormat]:
         return (m.a.bits + m.b.bits, m.a, m.b)
@@ -214,9 +224,9 @@ def _price(layers: Sequence[ApproxLayer]) -> _Price:
         if layer.multiplier.hardware.power_mw is not None
     }
     if len(known) > 1:
-        return _Price(None, None)
+        return _Price(None, None, a, b)
     technology = next(iter(known), None)
-    return _Price(energy_reference(a, b, technology), technology)
+    return _Price(_exact_power(a, b, technology), technology, a, b)
 
 
 def summary(model: nn.Module, *args: Any, **kwargs: Any) -> Summary:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from approxhub.errors import CheckpointError, InputError, MappingError
+from approxhub.errors import CalibrationError, CheckpointError, InputError, MappingError
 from approxhub.functional import _resolved
 from approxhub.multiplier import Multiplier, exact
 from approxhub.nn.gradients import (
@@ -334,7 +334,11 @@ class ApproxLayer(nn.Module):
             if self._observing:
                 self.input_quantizer.observe(x)
             return self._float_forward(x)
-        return self._integer_path(self._checked(x))
+        try:
+            return self._integer_path(self._checked(x))
+        except CalibrationError as error:
+            shape = tuple(self.weight.shape)
+            raise CalibrationError(f"{type(self).__name__}, weight {shape}: {error}") from None
 
     def _integer_path(self, x: Tensor) -> Tensor:
         raise NotImplementedError
@@ -377,6 +381,12 @@ class ApproxLayer(nn.Module):
                 saved["multiplier"],
                 mine.id,
             )
+        if saved["mapping"] != str(self._mapping):
+            _log.warning(
+                "checkpoint was made with operand mapping %s; this layer keeps %s",
+                saved["mapping"],
+                self._mapping,
+            )
         for name in _QUANTIZERS:
             quantizer = getattr(self, name)
             quantizer.calibrated = bool(saved["calibrated"][name])
@@ -408,6 +418,9 @@ def _decode(state: Any) -> dict[str, Any]:
     try:
         saved: dict[str, Any] = json.loads(bytes(state.cpu().tolist()))
         version = saved["schema"]
+        if version == _STATE_SCHEMA:
+            _ = [saved[key] for key in ("multiplier", "identity", "mapping")]
+            _ = [saved["calibrated"][name] for name in _QUANTIZERS]
     except (AttributeError, ValueError, TypeError, KeyError) as error:
         raise CheckpointError(f"a layer's extra state is unreadable: {error}") from error
     if version != _STATE_SCHEMA:
@@ -445,11 +458,11 @@ def _after_load(module: nn.Module, incompatible: Any) -> None:
     assert isinstance(module, ApproxLayer)
     mine = (module.multiplier.identity, str(module.mapping))
     loaded = module.__dict__.pop("_loaded_from", mine)
+    # Saved in training, the range is that of the weights before the last step.
+    module.observe_weight()
     if module.__dict__.pop("_float_checkpoint", False):
-        module.observe_weight()
         return
-    for name in _QUANTIZERS:
-        quantizer = getattr(module, name)
-        if loaded != mine:  # its scales are for other codes: they follow from the ranges
-            quantizer.set_codes(quantizer.code_range)
-        quantizer.resume()
+    quantizer = module.input_quantizer
+    if loaded != mine:  # its scales are for other codes: they follow from the ranges
+        quantizer.set_codes(quantizer.code_range)
+    quantizer.resume()

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from approxhub.plugins import GradientInfo, host
+from approxhub.plugins.guard import guarded
 
 __all__ = ["Conv2dProduct", "Gradient", "LinearProduct", "Product", "StraightThrough"]
 
@@ -116,7 +117,9 @@ def make_gradient(name: str) -> Gradient:
     NotFoundError
         If none has that name.
     """
-    return host().get("approxhub_gradients", GradientInfo, name).load()
+    info = host().get("approxhub_gradients", GradientInfo, name)
+    with guarded(f"gradient {name!r}"):
+        return info.load()
 
 
 def without_autocast(device: str) -> AbstractContextManager[Any]:

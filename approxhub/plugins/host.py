@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import importlib
 import os
+import re
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -38,6 +39,16 @@ _RECORDS: dict[str, type] = {
     "approxhub_gradients": descriptors.GradientInfo,
     "approxhub_calibrators": descriptors.CalibratorInfo,
     "approxhub_checks": descriptors.HealthCheck,
+}
+
+_NOUNS = {
+    "approxhub_backends": "backend",
+    "approxhub_multiplier_sources": "multiplier source",
+    "approxhub_formats": "table format",
+    "approxhub_converters": "layer converter",
+    "approxhub_gradients": "gradient",
+    "approxhub_calibrators": "calibrator",
+    "approxhub_checks": "health check",
 }
 
 
@@ -105,6 +116,7 @@ class PluginHost:
         self._status: dict[str, PluginStatus] = {}
         self._records: dict[str, dict[str, tuple[str, Any]]] = {}
         self._clashes: dict[str, dict[str, str]] = {}
+        self._taking_part: set[str] = set()
         self._lock = threading.RLock()
         for module in _BUILTIN_MODULES:
             self._manager.register(importlib.import_module(module), BUILTIN)
@@ -163,6 +175,8 @@ class PluginHost:
             self._fail(row, cause_of(error), error)
 
     def _add(self, plugin: Any, name: str) -> None:
+        if plugin is None:  # pluggy would block the name for good
+            raise PluginError("None is no plug-in; pass a module or an object with hooks")
         if self._manager.has_plugin(name):
             raise PluginError(f"another plug-in is called {name!r} too")
         marked = {n: self._manager.parse_hookimpl_opts(plugin, n) for n in dir(plugin)}
@@ -178,11 +192,17 @@ class PluginHost:
             raise
 
     def _fail(self, row: PluginStatus, why: str, error: BaseException | None = None) -> None:
-        row.state = "failed"
+        row.state = "ok" if row.name in self._taking_part else "failed"
         if why not in (row.error or ""):
             row.error = f"{row.error}; {why}" if row.error else why
         if self._strict:
             raise PluginError(f"plug-in {row.name}: {why}") from error
+
+    def _takes_part(self, plugin: str) -> None:
+        """Note that something of a plug-in is used, whatever else of it is refused."""
+        self._taking_part.add(plugin)
+        if plugin in self._status:
+            self._status[plugin].state = "ok"
 
     # --- asking -------------------------------------------------------------------
 
@@ -201,7 +221,7 @@ class PluginHost:
         for implementation in getattr(self._manager.hook, hook).get_hookimpls():
             yield implementation.plugin_name, implementation.function
 
-    def _guarded(self, plugin: str, call: Callable[[], T]) -> T | None:
+    def _guarded(self, plugin: str, hook: str, call: Callable[[], T]) -> T | None:
         if plugin == BUILTIN:
             return call()
         try:
@@ -209,7 +229,8 @@ class PluginHost:
         except KeyboardInterrupt:
             raise
         except BaseException as error:
-            self._fail(self._status[plugin], cause_of(error), error)
+            why = cause_of(error)
+            self._fail(self._status[plugin], why if hook in why else f"{hook}: {why}", error)
             return None
 
     def _collect(self, hook: str) -> dict[str, tuple[str, Any]]:
@@ -239,7 +260,7 @@ class PluginHost:
                 return records
 
             for plugin, function in self._calls(hook):
-                found = self._guarded(plugin, functools.partial(checked, function))
+                found = self._guarded(plugin, hook, functools.partial(checked, function))
                 for record in found or ():
                     offered.setdefault(_key(record), []).append((plugin, record))
             chosen: dict[str, tuple[str, Any]] = {}
@@ -252,6 +273,7 @@ class PluginHost:
                 )
                 if winners:
                     chosen[key] = winners[0]
+                    self._takes_part(winners[0][0])
                 losers = [o for o in offers if o not in winners]
                 for plugin, _ in losers:
                     why = f"{hook}: {key!r} is offered by {_names(offers)}"
@@ -280,23 +302,29 @@ class PluginHost:
             assert isinstance(record, kind)
             return record
         known = ", ".join(records) or "none"
-        noun = kind.__name__
+        noun = _NOUNS[hook]
         if name in self._clashes.get(hook, {}):
             raise PluginError(f"{noun} {name!r}: {self._clashes[hook][name]}")
-        failed = [s for s in self._status.values() if s.state != "ok"]
-        named = [s for s in failed if s.name == name or name in (s.error or "")]
+        failed = [s for s in self._status.values() if s.error]
+        named = [s for s in failed if s.name == name or _mentions(s.error or "", name)]
         if named:
             raise PluginError(
                 f"{noun} {name!r} is not available: plug-in {named[0].name}: {named[0].error}"
             )
         causes = "; ".join(f"{s.name} ({s.error})" for s in failed)
-        hint = f"; plug-ins that do not take part: {causes}" if failed else ""
+        hint = f"; plug-ins that do not (fully) take part: {causes}" if failed else ""
         raise NotFoundError(f"no {noun} is called {name!r}; known: {known}{hint}")
 
     def add_commands(self, cli: Any) -> None:
         """Let every plug-in add its commands; one that raises is only reported."""
-        for plugin, function in self._calls("approxhub_commands"):
-            self._guarded(plugin, functools.partial(function, cli=cli))
+        hook = "approxhub_commands"
+
+        def added(plugin: str, function: Callable[..., Any]) -> None:
+            function(cli=cli)
+            self._takes_part(plugin)
+
+        for plugin, function in self._calls(hook):
+            self._guarded(plugin, hook, functools.partial(added, plugin, function))
 
     def register(self, plugin: Any, name: str) -> None:
         """Add a plug-in by hand, for tests and notebooks; collected records are forgotten.
@@ -315,8 +343,18 @@ class PluginHost:
             self._forget()
 
     def unregister(self, name: str) -> None:
-        """Take back :meth:`register`."""
+        """Take back :meth:`register`.
+
+        Raises
+        ------
+        PluginError
+            If no plug-in is called so, or it is the built-in one.
+        """
         with self._lock:
+            if name == BUILTIN:
+                raise PluginError(f"{name!r} is built in and stays")
+            if not self._manager.has_plugin(name):
+                raise PluginError(f"no plug-in is called {name!r}")
             self._manager.unregister(name=name)
             self._status.pop(name, None)
             self._forget()
@@ -324,6 +362,7 @@ class PluginHost:
     def _forget(self) -> None:
         self._records.clear()
         self._clashes.clear()
+        self._taking_part.clear()
         for name, row in self._status.items():
             if self._manager.has_plugin(name):  # its import was fine; the rest is asked anew
                 row.state, row.error = "ok", None
@@ -331,6 +370,11 @@ class PluginHost:
 
 def _key(record: Any) -> Any:
     return record.source_type if isinstance(record, descriptors.LayerConverter) else record.name
+
+
+def _mentions(text: str, name: str) -> bool:
+    """Whether a name stands in a text by itself, not as a part of another."""
+    return re.search(rf"(?<![\w.-]){re.escape(name)}(?!\.?[\w-])", text) is not None
 
 
 def _names(offers: list[tuple[str, Any]]) -> str:

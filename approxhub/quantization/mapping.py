@@ -156,7 +156,7 @@ class OperandMapping:
         wanted = {
             "symmetric": (True, True),
             "affine-signed": (True, True),
-            "mixed": signs,
+            "mixed": signs if signs[0] != signs[1] else (not signs[0], signs[1]),
         }.get(self.name, (False, False))
         if signs != wanted:
             fits = {

@@ -10,10 +10,14 @@ from torch import Tensor, nn
 
 from approxhub.errors import CalibrationError
 from approxhub.plugins import CalibratorInfo, host
+from approxhub.plugins.guard import guarded
 from approxhub.quantization.calibrators import Calibrator
 from approxhub.quantization.mapping import CodeRange
 
 __all__ = ["Quantizer", "make_calibrator", "scale_and_zero_point"]
+
+
+_NOT_FINITE = "NaN or infinity reached a quantiser; no code stands for it"
 
 
 def make_calibrator(name: str) -> Calibrator:
@@ -23,8 +27,12 @@ def make_calibrator(name: str) -> Calibrator:
     ------
     NotFoundError
         If none has that name.
+    PluginError
+        If it cannot be loaded.
     """
-    return host().get("approxhub_calibrators", CalibratorInfo, name).load()()
+    info = host().get("approxhub_calibrators", CalibratorInfo, name)
+    with guarded(f"calibrator {name!r}"):
+        return info.load()()
 
 
 def scale_and_zero_point(low: Tensor, high: Tensor, codes: CodeRange) -> tuple[Tensor, Tensor]:
@@ -172,7 +180,7 @@ class Quantizer(nn.Module):
         x = x.detach().to(torch.float32)
         if not torch.isfinite(x).all():
             raise CalibrationError(
-                "a tensor to calibrate on holds NaN or infinity; check the inputs and the weights"
+                "NaN or infinity in a tensor that a range is taken from; check inputs and weights"
             )
         self.calibrator.observe(x, self.axis)
         self.set_range(*self.calibrator.range())
@@ -244,7 +252,8 @@ class Quantizer(nn.Module):
         Raises
         ------
         CalibrationError
-            If the quantiser has no range yet, or `x` holds NaN.
+            If the quantiser has no range yet, or `x` holds NaN or infinity. (In compiled code
+            the latter is a RuntimeError with the same words.)
         """
         return self._codes(x)[0]
 
@@ -256,11 +265,17 @@ class Quantizer(nn.Module):
                 "or a forward pass in training mode"
             )
         x = x.to(torch.float32)
+        self._refuse_what_has_no_code(x)
         free = torch.round(x / self._along(self.scale, x.dim()))
         free = free + self._along(self.zero_point, x.dim())
-        if not (torch.compiler.is_compiling() or free.is_meta) and torch.isnan(free).any():
-            raise CalibrationError("NaN reached a quantiser; no code stands for it")
         return free.clamp(self.code_range.qmin, self.code_range.qmax), free
+
+    @staticmethod
+    def _refuse_what_has_no_code(x: Tensor) -> None:
+        if torch.compiler.is_compiling():
+            torch._assert_async(torch.isfinite(x).all(), _NOT_FINITE)
+        elif not (x.is_meta or torch.isfinite(x).all()):
+            raise CalibrationError(_NOT_FINITE)
 
     def dequantize(self, codes: Tensor) -> Tensor:
         """Real values of codes: ``(q - z) * s``, float32."""
@@ -286,7 +301,7 @@ class Quantizer(nn.Module):
         Raises
         ------
         CalibrationError
-            If the quantiser has no range yet, or `x` holds NaN.
+            If the quantiser has no range yet, or `x` holds NaN or infinity.
         """
         with torch.no_grad():
             codes, free = self._codes(x)

@@ -10,7 +10,15 @@ from dataclasses import dataclass
 
 from approxhub.errors import ApproxHubError, NotFoundError, VerificationError
 from approxhub.ids import MultiplierId
-from approxhub.registry.catalogue import entries, entry_of, resolve_id
+from approxhub.registry.catalogue import (
+    LOCAL,
+    entries,
+    entry_of,
+    not_found,
+    resolve_id,
+    source_of,
+)
+from approxhub.registry.client import peek
 from approxhub.registry.refs import Ref
 from approxhub.registry.store import Store
 
@@ -27,10 +35,13 @@ class VerifyResult:
         The id or the identity.
     error : ApproxHubError or None
         What is wrong.
+    computed : bool
+        Whether it is made of a formula: it is never in the cache, so nothing can be wrong there.
     """
 
     name: str
     error: ApproxHubError | None = None
+    computed: bool = False
 
     @property
     def ok(self) -> bool:
@@ -78,6 +89,9 @@ def _named(store: Store, text: str) -> VerifyResult:
     try:
         id = resolve_id(MultiplierId.parse(text)).base
         name = str(id)
+        if id.source not in (None, LOCAL) and not source_of(id.source or "").cache:
+            peek(id)  # refuses what the formula does not take
+            return VerifyResult(name, computed=True)
         entry = entry_of(id)
         _check(store, name, entry.table_sha256 if entry else None)
     except ApproxHubError as error:
@@ -88,6 +102,8 @@ def _named(store: Store, text: str) -> VerifyResult:
 def _check(store: Store, id: str, expected: str | None) -> str:
     """Check what an id stands for, and return the identity of its object."""
     ref = store.read_ref(id)
+    if ref is None and MultiplierId.parse(id).source == LOCAL:
+        raise not_found(MultiplierId.parse(id))
     if ref is None:
         raise NotFoundError(f"{id} is not in the cache; `approxhub fetch {id}` brings it there")
     found = store.open(ref)

@@ -50,8 +50,11 @@ def source_of(name: str) -> MultiplierSource:
         return host().get(_HOOK, MultiplierSource, name)
     except NotFoundError:
         known = [s.name for s in _sources()]
+        lower = {n.lower(): n for n in known}
+        close = [lower[n] for n in _close(name.lower(), lower)]
+        hint = f"; did you mean {', '.join(close)}?" if close else ""
         raise UnknownMultiplierError(
-            f"no source is called {name!r}; known are {', '.join(known)}", _close(name, known)
+            f"no source is called {name!r}; known are {', '.join(known)}{hint}", close
         ) from None
 
 
@@ -161,6 +164,11 @@ def _agreed(id: MultiplierId, found: Sequence[Entry]) -> Entry:
 
 def not_found(id: MultiplierId) -> UnknownMultiplierError:
     """Make the error for an id that nobody knows, with the known ids that look like it."""
+    if id.source == LOCAL:
+        return UnknownMultiplierError(
+            f"{id.base} is not in the cache; approxhub.registry.Store().put(multiplier) puts a "
+            "multiplier of one's own there"
+        )
     if id.source is not None:
         _listed(source_of(id.source))  # if that is what fails, then this is the thing to say
     close = close_ids(id)

@@ -21,7 +21,14 @@ from approxhub.errors import (
 from approxhub.ids import Modifier, MultiplierId
 from approxhub.multiplier import Multiplier
 from approxhub.plugins.descriptors import MultiplierSource
-from approxhub.registry.catalogue import LOCAL, close_ids, entry_of, resolve_id, source_of
+from approxhub.registry.catalogue import (
+    LOCAL,
+    close_ids,
+    entry_of,
+    not_found,
+    resolve_id,
+    source_of,
+)
 from approxhub.registry.context import FetchContext
 from approxhub.registry.store import Store
 
@@ -211,10 +218,7 @@ def _obtain(
     if id.source == LOCAL:
         found = store.get(str(id))
         if found is None:
-            raise UnknownMultiplierError(
-                f"{id} is not in the cache {store.root}; multipliers of one's own are put there by "
-                "importing them"
-            )
+            raise not_found(id)
         return found, "cached"
     source = source_of(id.source or "")
     context = FetchContext.from_environment(offline)
@@ -240,7 +244,7 @@ def _obtain(
             raise
         if fetched is None:
             fetched = _ask(source, id, context)
-        warnings.warn(f"{id} was not kept: {error}", stacklevel=4)
+        warnings.warn(f"{id} was not kept: {error}", stacklevel=3)  # of load or fetch
         return fetched, "fetched"
 
 
@@ -249,7 +253,9 @@ def _cached(store: Store, id: MultiplierId) -> Multiplier | None:
     try:
         found = store.get(str(id))
     except VerificationError as error:
-        warnings.warn(str(error), stacklevel=5)
+        # The store advises to fetch, which is what is being done.
+        what = str(error).partition("; `approxhub fetch`")[0]
+        warnings.warn(f"{what}; it is being fetched again", stacklevel=4)  # of load or fetch
         return None
     if found is None:
         return None
@@ -270,7 +276,7 @@ def _ask(source: MultiplierSource, id: MultiplierId, context: FetchContext) -> M
         return made
     except UnknownMultiplierError as error:
         close = error.close or close_ids(id)
-        if not close:
+        if all(c in str(error) for c in close):  # none, or its source names them already
             raise
         raise UnknownMultiplierError(f"{error}; did you mean {', '.join(close)}?", close) from error
     except ApproxHubError:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["FetchContext"]
 
 DEFAULT_TIMEOUT = 60.0
+_OFF = ("", "0", "no", "false", "off")
 
 
 def _mirrors(text: str) -> tuple[str, ...]:
@@ -65,7 +66,7 @@ class FetchContext:
             If ``APPROXHUB_TIMEOUT`` is not a positive number.
         """
         if offline is None:
-            offline = os.environ.get("APPROXHUB_OFFLINE", "") not in ("", "0")
+            offline = os.environ.get("APPROXHUB_OFFLINE", "").strip().lower() not in _OFF
         text = os.environ.get("APPROXHUB_TIMEOUT", "")
         try:
             timeout = float(text) if text else DEFAULT_TIMEOUT

@@ -84,19 +84,22 @@ def download(
         wrong = True
         failures.append(f"{shown}: SHA-256 is {found}, not {sha256}")
     tried = "; ".join(failures) or "nothing was tried"
+    wanted = f"{path} of commit {commit}" if commit else path
     if wrong:
         raise VerificationError(
-            f"source hash: no place has the file that the index names ({tried}). If a mirror is "
-            "named in APPROXHUB_MIRROR, check it; else the index or the library has changed"
+            f"source hash: no place has the file that the index names, {wanted} ({tried}). "
+            "If a mirror is named in APPROXHUB_MIRROR, check it; else the index or the library has "
+            "changed"
         )
     if skipped:
         raise OfflineError(
-            f"download: offline, and no folder has {path} ({tried}); unset APPROXHUB_OFFLINE, or "
+            f"download: offline, and no folder has {wanted} ({tried}); unset APPROXHUB_OFFLINE, or "
             "set APPROXHUB_MIRROR to a folder with the library"
         )
     raise NetworkError(
-        f"download: {tried}. Check the connection and the proxy, raise APPROXHUB_TIMEOUT "
-        f"({context.timeout:g} s), or set APPROXHUB_MIRROR to a folder or address with the library"
+        f"download: no place has {wanted}: {tried}. Check the connection and the proxy, raise "
+        f"APPROXHUB_TIMEOUT ({context.timeout:g} s), or set APPROXHUB_MIRROR to a folder or "
+        "address with the library"
     )
 
 

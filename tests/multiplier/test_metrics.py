@@ -153,6 +153,7 @@ def test_a_uniform_distribution_is_the_default():
     [
         ([1] * 15, "expected 16 weights"),
         ([[1] * 16], "expected 16 weights"),
+        (["a"] * 16, "not an array of numbers"),
         ([0] * 16, "not all 0"),
         ([-1] + [1] * 15, "not negative"),
         ([float("nan")] + [1] * 15, "finite"),

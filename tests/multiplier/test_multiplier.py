@@ -274,6 +274,7 @@ def test_offset_order_starts_at_the_smallest_value():
         (np.full((4, 4), 1 << 31), "32-bit"),
         (np.full((4, 4), -(1 << 31) - 1), "32-bit"),
         (np.full((4, 4), 2**64 - 1, dtype=np.uint64), "32-bit"),
+        ([[1, 2], [3]], "array of integers"),
     ],
 )
 def test_bad_tables_are_refused(table, text):
@@ -322,12 +323,20 @@ def test_a_function_is_called_on_values():
         (lambda a, b: (a * b).T[:1], "must return integers of shape"),
         (lambda a, b: a * b > 3, "must return integers of shape"),
         (lambda a, b: a * b + (1 << 31), "beyond"),
+        (lambda a, b: np.full(a.shape, 2**64 - 1, dtype=np.uint64), "beyond"),
     ],
 )
 def test_functions_that_return_something_else_are_refused(function, text):
     """Wrong types, shapes and sizes of what a function returns are refused by its name."""
     with pytest.raises(InputError, match=f"'m' .*{text}"):
         Multiplier.from_function(function, name="m", a="4u", b="3u")
+
+
+@pytest.mark.parametrize("formats", [{"a": 8, "b": "8u"}, {"a": "8u", "b": None}])
+def test_functions_need_operand_formats(formats):
+    """Anything else than a format or its text is refused."""
+    with pytest.raises(InputError, match="is not an operand format"):
+        Multiplier.from_function(lambda a, b: a * b, name="m", **formats)
 
 
 def test_a_wide_function_needs_a_fingerprint():
@@ -460,6 +469,14 @@ def test_wrappers_that_do_not_fit_are_refused(m, args, text):
     """A signed circuit, an unknown target and codes wider than the circuit are refused."""
     with pytest.raises(InputError, match=text):
         m.signmag(*args)
+
+
+def test_the_default_width_of_a_wrapper_fits():
+    """Unless given, the codes are as wide as the circuit, for both operands as the narrower."""
+    for a, b in ((4, 8), (8, 4)):
+        m = exact(a, False, b_bits=b)
+        assert str(m.signmag("both").a) == str(m.signmag("both").b) == "4s"
+        assert m.signmag("weights").b.bits == b
 
 
 def test_a_wrapper_may_sign_one_operand_of_a_mixed_circuit():

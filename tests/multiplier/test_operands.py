@@ -114,6 +114,12 @@ def test_values_that_are_not_integers_are_refused(value):
         OperandFormat(8, True).check(value, "a")
 
 
+def test_ragged_values_are_refused():
+    """Rows of different lengths are no array."""
+    with pytest.raises(InputError, match="operand a is no array of integers"):
+        OperandFormat(8, True).check([[1], [1, 2]], "a")
+
+
 @pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int16, np.int32, np.int64, np.uint64])
 def test_every_integer_type_is_taken(dtype):
     """Any integer type comes back as int64, shape kept, empty arrays too."""

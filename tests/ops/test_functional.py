@@ -105,6 +105,15 @@ def test_matmul_of_what_is_no_integer_tensor():
             ah.matmul(ok, bad, S8)
 
 
+def test_matmul_of_sparse_tensors():
+    """Sparse tensors are refused, with the way out."""
+    ok = torch.ones(2, 2, dtype=torch.int8)
+    with pytest.raises(InputError, match=r"operand a is a sparse tensor .*to_dense"):
+        ah.matmul(ok.to_sparse(), ok, S8)
+    with pytest.raises(InputError, match="operand b is a sparse tensor"):
+        ah.matmul(ok, ok.to_sparse(), S8)
+
+
 def test_matmul_takes_an_id():
     """Whatever takes a multiplier takes an id; an unknown one is named."""
     a = torch.tensor([[-3]])
@@ -347,6 +356,12 @@ BAD = {
     "dilation 0": ((1, 1, 4, 4), (1, 1, 3, 3), {"dilation": (0, 1)}, "must be at least 1"),
     "negative": ((1, 1, 4, 4), (1, 1, 3, 3), {"padding": (0, 0, -1, 0)}, "at least 0"),
     "pad value": ((1, 1, 4, 4), (1, 1, 3, 3), {"pad_value": 128}, r"a \(padding\): value 128"),
+    "padding of two": ((1, 1, 4, 4), (1, 1, 3, 3), {"padding": (1, 1)}, "four integers"),
+    "one padding": ((1, 1, 4, 4), (1, 1, 3, 3), {"padding": 1}, "four integers"),
+    "one stride": ((1, 1, 4, 4), (1, 1, 3, 3), {"stride": 2}, "stride must be two integers"),
+    "float dilation": ((1, 1, 4, 4), (1, 1, 3, 3), {"dilation": (1.0, 1)}, "dilation must be two"),
+    "text groups": ((1, 1, 4, 4), (1, 1, 3, 3), {"groups": "1"}, "groups must be an integer"),
+    "no pad": ((1, 1, 4, 4), (1, 1, 3, 3), {"pad_value": None}, r"a \(padding\) must hold"),
     "float pad": ((1, 1, 4, 4), (1, 1, 3, 3), {"pad_value": 1.0}, r"a \(padding\) must hold"),
 }  # fmt: skip
 

@@ -249,7 +249,7 @@ def test_the_core_works_with_all_of_them_broken(site):
     for name, (_, cause) in BROKEN.items():
         assert rows[name]["state"] == "failed"
         assert cause in rows[name]["error"]
-    assert rows["commands"]["error"] == "OSError: no commands"
+    assert rows["commands"]["error"] == "approxhub_commands: OSError: no commands"
     assert rows["good"] == {"name": "good", "state": "ok", "error": None, "version": "1.5"}
     done = site.python("-m", "approxhub.cli", "backends", "--json")
     assert done.returncode == 0, done.stderr
@@ -341,8 +341,35 @@ def test_converters_of_equal_priority_clash(site):
 def test_a_plugin_that_fails_in_one_hook_keeps_the_others(site):
     """What a plug-in offers through its other hooks stays."""
     site.add("half", GOOD + _hook("raise OSError('no formats')", "approxhub_formats"))
-    assert site.rows()["half"].error == "OSError: no formats"
+    row = site.rows()["half"]
+    assert (row.state, row.error) == ("ok", "approxhub_formats: OSError: no formats")
     assert "good" in backends()
+    with pytest.raises(NotFoundError, match=r"not \(fully\) take part: half \(approxhub_formats"):
+        host().get("approxhub_formats", TableFormat, "nobody")
+
+
+def test_a_plugin_whose_records_clash_in_part_takes_part(site):
+    """One refused record is told in the row; the state stays ok for the others."""
+    infos = "[BackendInfo('mine', 'cpu', load), BackendInfo('reference', 'cpu', load)]"
+    site.add("part", _hook(f"return {infos}"))
+    row = site.rows()["part"]
+    assert row.state == "ok"
+    assert "'reference' is offered by approxhub and part" in row.error
+    assert "mine" in backends()
+
+
+def test_a_failure_names_its_hook(site):
+    """The cause of a hook that raises says which hook it was."""
+    site.add("raises", BROKEN["raises"][0])
+    assert site.rows()["raises"].error == f"{BACKENDS}: RuntimeError: boom"
+
+
+@pytest.mark.parametrize("name", ["boo", "approxhub", "Error", "run"])
+def test_a_part_of_a_cause_is_no_name(name, site):
+    """A plug-in is blamed for a name that its cause mentions, not for a part of a word."""
+    site.add("raises", BROKEN["raises"][0])
+    with pytest.raises(NotFoundError):
+        backend(name)
 
 
 # --- switches ---------------------------------------------------------------------------------
@@ -534,6 +561,16 @@ KINDS = {
     "approxhub_checks": (HealthCheck, "every"),
 }
 
+NOUNS = {
+    "approxhub_backends": "backend",
+    "approxhub_multiplier_sources": "multiplier source",
+    "approxhub_formats": "table format",
+    "approxhub_converters": "layer converter",
+    "approxhub_gradients": "gradient",
+    "approxhub_calibrators": "calibrator",
+    "approxhub_checks": "health check",
+}
+
 
 def _hooks() -> set[str]:
     return {n for n, f in vars(hookspecs).items() if n.startswith("approxhub_") and callable(f)}
@@ -554,9 +591,7 @@ def test_every_hook_is_heard(hook, site):
     record = host().get(hook, kind, name)
     assert isinstance(record, kind)
     assert record in host().all(hook, kind)
-    with pytest.raises(
-        NotFoundError, match=f"no {kind.__name__} is called 'nobody'; known: .*ever"
-    ):
+    with pytest.raises(NotFoundError, match=f"no {NOUNS[hook]} is called 'nobody'; known: .*ever"):
         host().get(hook, kind, "nobody")
 
 
@@ -577,7 +612,8 @@ def test_commands_that_fail_are_rows(site):
     group = click.Group()
     host().add_commands(group)
     assert "every" in group.commands
-    assert site.rows()["bad"].error == "OSError: no commands"
+    row = site.rows()["bad"]
+    assert (row.state, row.error) == ("failed", "approxhub_commands: OSError: no commands")
 
 
 def test_hooks_have_one_line_each():
@@ -624,6 +660,19 @@ def test_registering_by_hand_is_checked():
     with pytest.raises(PluginError, match="another plug-in is called 'approxhub'"):
         host().register(plugin("other"), "approxhub")
     assert "mine" in backends()
+
+
+def test_what_cannot_be_registered_or_unregistered():
+    """None, a plug-in that is not there, and the built-in one are refused."""
+    with pytest.raises(PluginError, match="None is no plug-in"):
+        host().register(None, "notebook")
+    host().register(plugin("mine"), "notebook")
+    host().unregister("notebook")
+    with pytest.raises(PluginError, match="no plug-in is called 'notebook'"):
+        host().unregister("notebook")
+    with pytest.raises(PluginError, match="'approxhub' is built in"):
+        host().unregister("approxhub")
+    assert works()
 
 
 def test_a_hook_may_have_a_function_of_another_name():

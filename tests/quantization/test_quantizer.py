@@ -136,10 +136,12 @@ def test_codes_equal_numpy(codes):
     np.testing.assert_array_equal(real.numpy(), want_real)
 
 
-@given(st.lists(st.floats(width=32, allow_nan=False), min_size=1, max_size=20))
+@given(
+    st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=1, max_size=20)
+)
 @settings(derandomize=True, deadline=None, max_examples=100)
 def test_one_rounding_for_codes_and_values(values):
-    """Real values are exactly those of the codes, for any input, infinities included."""
+    """Real values are exactly those of the codes, for any finite input."""
     x = torch.tensor(values, dtype=torch.float32)
     for codes in RANGES:
         q = _fitted(codes)
@@ -219,13 +221,15 @@ def test_calibrating_on_bad_values(bad):
 
 
 def test_quantising_nan_and_infinity():
-    """NaN has no code and is refused; infinity is clamped like any other large value."""
+    """NaN and infinity have no code and are refused; large finite values are clamped."""
     q = _fitted(CodeRange.full(U8))
     with pytest.raises(CalibrationError, match="NaN"):
         q.codes(torch.tensor([1.0, float("nan")]))
     with pytest.raises(CalibrationError, match="NaN"):
         q(torch.tensor([float("nan")]))
-    assert q.codes(torch.tensor([float("inf"), -float("inf")])).tolist() == [255.0, 0.0]
+    with pytest.raises(CalibrationError, match="infinity"):
+        q.codes(torch.tensor([float("inf")]))
+    assert q.codes(torch.tensor([3e38, -3e38])).tolist() == [255.0, 0.0]
 
 
 def test_no_range_yet():
@@ -386,3 +390,12 @@ def test_repr_says_what_it_is():
     assert "0..255 affine, minmax, axis=0, not calibrated" in repr(q)
     q.observe(torch.ones(2, 2))
     assert "not calibrated" not in repr(q)
+
+
+def test_compiled_code_refuses_what_has_no_code():
+    """Under torch.compile, too, NaN is an error and not some code."""
+    q = _fitted(CodeRange.full(U8))
+    compiled = torch.compile(q.codes, backend="eager", fullgraph=True)
+    assert torch.equal(compiled(torch.tensor([0.5])), q.codes(torch.tensor([0.5])))
+    with pytest.raises(RuntimeError, match="NaN or infinity"):
+        compiled(torch.tensor([float("nan")]))

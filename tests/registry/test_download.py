@@ -190,6 +190,18 @@ def test_big_file_in_a_folder(tmp_path: Path) -> None:
         context.download(path="file", sha256=SHA, max_bytes=1000)
 
 
+def test_a_missing_file_comes_with_its_commit(lab: Any, tmp_path: Path) -> None:
+    """Whoever has no such file learns which commit is needed, however it failed."""
+    wanted = f"file of commit {'1' * 40}"
+    for offline, urls in ((True, [lab.server.url]), (False, [])):
+        context = FetchContext(mirrors=(str(tmp_path),), offline=offline)
+        with pytest.raises(errors.NetworkError, match=wanted):
+            context.download(path="file", sha256=SHA, commit="1" * 40, urls=urls)
+    (tmp_path / "file").write_bytes(b"of another commit")
+    with pytest.raises(errors.VerificationError, match=wanted):
+        context.download(path="file", sha256=SHA, commit="1" * 40)
+
+
 def test_mirrors_from_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Mirrors are separated by commas; a folder that exists may have one in its name."""
     folder = tmp_path / "a,b"
@@ -201,12 +213,16 @@ def test_mirrors_from_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize(
-    ("text", "offline"), [("1", True), ("yes", True), ("0", False), ("", False)]
+    ("text", "offline"),
+    [
+        *(("1", True), ("yes", True), ("0", False), ("", False)),
+        *(("no", False), ("False", False), ("OFF", False)),
+    ],
 )
 def test_offline_from_environment(
     text: str, offline: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """``APPROXHUB_OFFLINE`` is on unless it is empty or 0; an argument overrides it."""
+    """``APPROXHUB_OFFLINE`` is on unless empty, 0, no, false or off; an argument wins."""
     monkeypatch.setenv("APPROXHUB_OFFLINE", text)
     assert FetchContext.from_environment().offline is offline
     assert FetchContext.from_environment(not offline).offline is not offline

@@ -153,6 +153,21 @@ class TestBadInput:
         with pytest.raises(errors.UnknownMultiplierError, match=r"'labb'.*known are.*lab") as e:
             load("labb:r1/mul4u_CUT")
         assert e.value.close == ("lab",)
+        assert str(e.value).endswith("; did you mean lab?")
+
+    def test_unknown_source_in_another_case(self) -> None:
+        """Sources are suggested whatever the case of the one that was asked for."""
+        with pytest.raises(errors.UnknownMultiplierError, match=r"did you mean drum\?") as e:
+            load("DRUM:8u/k=3")
+        assert e.value.close == ("drum",)
+
+    def test_unknown_member_of_a_family(self) -> None:
+        """A family's own suggestions are said once."""
+        with pytest.raises(errors.UnknownMultiplierError) as e:
+            load("drum:8u/q=3")
+        assert e.value.close
+        assert "did you mean" not in str(e.value)
+        assert str(e.value).count(e.value.close[0]) == 1
 
     def test_ambiguous_id(self) -> None:
         """A bare name of two circuits is refused with both."""
@@ -161,8 +176,8 @@ class TestBadInput:
         assert caught.value.candidates == ("lab:r1/mul4u_TWO", "lab:r2/mul4u_TWO")
 
     def test_local_id(self) -> None:
-        """An id of one's own that was never imported is unknown, and says so."""
-        with pytest.raises(errors.UnknownMultiplierError, match="import"):
+        """An id of one's own that is not in the cache says what puts it there."""
+        with pytest.raises(errors.UnknownMultiplierError, match=r"Store\(\)\.put\(multiplier\)"):
             load("local:mine")
 
     def test_source_differs_from_hash(self, lab: Any) -> None:

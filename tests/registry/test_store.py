@@ -243,6 +243,25 @@ def test_damage_heals(lab: Any, home: Path, kind: str) -> None:
     assert len(lab.server.asked) == 2
 
 
+@pytest.mark.parametrize("get", [load, fetch])
+def test_warning_of_damage_points_at_the_caller(lab: Any, get: Any) -> None:
+    """The warning names this file, and says that the object is being fetched, not to fetch it."""
+    path = Store().object_path(load("mul4u_CUT").identity)
+    client._loaded.clear()
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.warns(UserWarning, match="damaged: .*; it is being fetched again$") as caught:
+        get("mul4u_CUT")
+    assert {w.filename for w in caught} == {__file__}
+    assert "approxhub fetch" not in str(caught[0].message)
+
+
+def test_computed_ones_have_nothing_to_verify() -> None:
+    """A formula is never in the cache: it is sound; one that is none is not."""
+    good, bad = verify(["exact:8s+swap", "exact:8t"])
+    assert (good.ok, good.computed) == (True, True)
+    assert (bad.ok, bad.computed) == (False, False)
+
+
 def test_missing_object_heals(lab: Any) -> None:
     """A ref whose object is gone is reported by verify, and a miss for load."""
     made = load("mul4u_CUT")
@@ -255,7 +274,7 @@ def test_missing_object_heals(lab: Any) -> None:
 
 def test_verify_names() -> None:
     """What is not cached is not found, what has no name neither."""
-    found = verify(["mul8u_NOPE", "exact:8u"])
+    found = verify(["mul8u_NOPE", "mul8u_1JFF"])
     assert [type(r.error) for r in found] == [errors.UnknownMultiplierError, errors.NotFoundError]
 
 
@@ -354,8 +373,9 @@ def test_full_disk_still_loads(lab: Any, monkeypatch: pytest.MonkeyPatch) -> Non
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.warns(UserWarning, match="not kept.*full"):
+    with pytest.warns(UserWarning, match="not kept.*full") as caught:
         assert load("mul4u_CUT")(15, 3) == 36
+    assert {w.filename for w in caught} == {__file__}
     assert len(lab.server.asked) == 1
 
 
