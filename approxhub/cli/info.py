@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from approxhub.cli.output import format_record, json_option, number, print_json
+
+if TYPE_CHECKING:
+    from approxhub.multiplier import Multiplier
+
+_QUICK_BITS = 8  # operands up to which a table's factors are found in seconds
 
 
 @click.command()
@@ -48,8 +54,7 @@ def _record(text: str) -> dict[str, Any]:
             "metrics_interval": {k: list(v) for k, v in metrics.interval.items()},
             "printed": dict(found.printed),
             "hardware": dataclasses.asdict(found.hardware),
-            "rank": None,
-            "error_rank": None,
+            **_factors(found),
             "commutative": found.is_commutative,
             "preserves_zero": found.preserves_zero,
             "licence": provenance.licence or (entry.licence if entry else None),
@@ -76,8 +81,7 @@ def _record(text: str) -> dict[str, Any]:
         "metrics_interval": {},
         "printed": dict(entry.printed),
         "hardware": dataclasses.asdict(entry.hardware),
-        "rank": None,
-        "error_rank": None,
+        **_factors(None),
         "commutative": None,
         "preserves_zero": None,
         "licence": entry.licence,
@@ -85,6 +89,22 @@ def _record(text: str) -> dict[str, Any]:
         "doi": entry.doi,
         "provenance": None,
         "cached": False,
+    }
+
+
+def _factors(multiplier: Multiplier | None) -> dict[str, int | None]:
+    """Ranks, and the cost of the factors: computed if that is quick, else if they are known."""
+    from approxhub.factorization import FactorizationError, factorize_cached, known_factors
+
+    found = None
+    if multiplier is not None:
+        quick = max(multiplier.a.bits, multiplier.b.bits) <= _QUICK_BITS
+        with contextlib.suppress(FactorizationError):
+            found = factorize_cached(multiplier) if quick else known_factors(multiplier)
+    return {
+        "rank": found.rank_table if found else None,
+        "error_rank": found.rank_error if found else None,
+        "factor_cost": found.cost if found else None,
     }
 
 
@@ -105,6 +125,9 @@ def _lines(record: dict[str, Any]) -> list[tuple[str, str]]:
     else:
         rows.append(("metrics", record["metrics_method"]))
         rows += [(f"  {k}", number(v)) for k, v in metrics.items()]
+    if record["rank"] is not None:
+        rows.append(("rank", f"{record['rank']}, of the error {record['error_rank']}"))
+        rows.append(("factors", f"{record['factor_cost']} int8 products per product"))
     if record["printed"]:
         rows.append(("printed", ", ".join(f"{k} {v}" for k, v in record["printed"].items())))
     for key, unit in (("power_mw", "mW"), ("area_um2", "um2"), ("delay_ns", "ns")):

@@ -1,8 +1,8 @@
 """The store: fetched multipliers on disk, which are the right ones or none.
 
-``objects/<identity>.h5`` hold tables, ``refs/<source>/<path>.json`` say which id stands for
-which. Files appear whole or not at all; readers take no lock. Imports h5py and filelock only when
-something is read, written or locked.
+``objects/<identity>.h5`` hold tables, ``factors/<identity>.h5`` their integer factors, and
+``refs/<source>/<path>.json`` say which id stands for which. Files appear whole or not at all;
+readers take no lock. Imports h5py and filelock only when something is read, written or locked.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import hashlib
 import os
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from approxhub.errors import (
@@ -77,6 +77,10 @@ class Store:
     def object_path(self, identity: str) -> Path:
         """File of an object."""
         return self.root / "objects" / f"{objects.check_identity(identity)}.h5"
+
+    def factors_path(self, identity: str) -> Path:
+        """File of the factors of an object."""
+        return self.root / "factors" / f"{objects.check_identity(identity)}.h5"
 
     def ref_path(self, id: str) -> Path:
         """File of an id's ref; an id's grammar keeps it inside the cache."""
@@ -172,6 +176,16 @@ class Store:
                     return self.open(ref)
         return self.open(Ref(f"local:{identity}", identity))
 
+    def get_factors(self, identity: str) -> bytes | None:
+        """Bytes of the factors of an object, not looked into, or None if there are none.
+
+        Raises
+        ------
+        StoreError
+            If the file cannot be read.
+        """
+        return _read(self.factors_path(identity))
+
     # --- writing ----------------------------------------------------------------
 
     def put(self, multiplier: Multiplier) -> None:
@@ -182,12 +196,26 @@ class Store:
         StoreFullError, StoreReadOnlyError, StoreError
             If it cannot be kept; the cache is then as it was.
         """
-        files = {
-            self.object_path(multiplier.identity): objects.encode(
-                objects.StoredObject.of(multiplier)
-            ),
-            self.ref_path(multiplier.id): refs.encode_ref(Ref.of(multiplier)),
-        }
+        self._write(
+            {
+                self.object_path(multiplier.identity): objects.encode(
+                    objects.StoredObject.of(multiplier)
+                ),
+                self.ref_path(multiplier.id): refs.encode_ref(Ref.of(multiplier)),
+            }
+        )
+
+    def put_factors(self, identity: str, data: bytes) -> None:
+        """Keep the bytes of the factors of an object, whole or not at all.
+
+        Raises
+        ------
+        StoreFullError, StoreReadOnlyError, StoreError
+            If they cannot be kept; the cache is then as it was.
+        """
+        self._write({self.factors_path(identity): data})
+
+    def _write(self, files: Mapping[Path, bytes]) -> None:
         staged: list[tuple[str, Path]] = []
         try:
             # All bytes are on the disk before the first name changes.
