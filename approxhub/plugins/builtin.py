@@ -40,10 +40,16 @@ def _reference() -> Backend:
     return ReferenceBackend()
 
 
+def _cpu() -> Backend:
+    from approxhub.backends.cpu import CpuBackend
+
+    return CpuBackend()
+
+
 @hookimpl
 def approxhub_backends() -> list[BackendInfo]:
-    """The plain torch reference, on any device."""
-    return [BackendInfo("reference", "any", _reference)]
+    """The native CPU engine, and the plain torch reference on any device."""
+    return [BackendInfo("cpu", "cpu", _cpu), BackendInfo("reference", "any", _reference)]
 
 
 def _linear(layer: Any, multiplier: Any, **options: Any) -> ApproxLayer:

@@ -173,10 +173,10 @@ def test_a_forced_one_of_another_device_is_refused(offer):
 
 def test_unknown_names_are_not_found(monkeypatch):
     """A name that nobody offers is a NotFoundError that lists the known ones."""
-    with pytest.raises(NotFoundError, match="'turbo'; known: reference"), use_backend("turbo"):
+    with pytest.raises(NotFoundError, match="'turbo'; known: cpu, reference"), use_backend("turbo"):
         pass
     monkeypatch.setenv("APPROXHUB_BACKEND", "turbo")
-    with pytest.raises(NotFoundError, match="'turbo'; known: reference"):
+    with pytest.raises(NotFoundError, match="'turbo'; known: cpu, reference"):
         choose(request())
 
 
@@ -285,12 +285,31 @@ def test_ctrl_c_passes_through_cost(offer):
         choose(request())
 
 
-def test_what_gemm_raises_is_raised(offer):
-    """An error of the chosen backend is never swallowed by running another."""
-    broken = type("B", (Cheap,), {"gemm": lambda *a: _raise(RuntimeError("out of memory"))})
+@pytest.mark.parametrize("method", ["gemm", "prepare"])
+def test_what_a_backend_raises_is_raised(method, offer):
+    """An error of the chosen backend is raised with its name, never swallowed by another."""
+    broken = type("B", (Cheap,), {method: lambda *a: _raise(ZeroDivisionError("exploded"))})
     offer("one", BackendInfo("bad", "cpu", broken))
-    with pytest.raises(RuntimeError, match="out of memory"):
-        ah.matmul(torch.ones(2, 3).int(), torch.ones(3, 2).int(), ah.exact(8))
+    a = torch.ones(2, 3).int()
+    with pytest.raises(PluginError, match="backend 'bad' failed: ZeroDivisionError: exploded"):
+        ah.matmul(a, a.t(), ah.exact(8))
+
+
+def test_a_lack_of_memory_stays_one(offer):
+    """MemoryError passes as it is, so that a caller can try a smaller batch."""
+    broken = type("B", (Cheap,), {"gemm": lambda *a: _raise(MemoryError())})
+    offer("one", BackendInfo("bad", "cpu", broken))
+    a = torch.ones(2, 3).int()
+    with pytest.raises(MemoryError):
+        ah.matmul(a, a.t(), ah.exact(8))
+
+
+def test_a_backend_that_returns_nothing_is_named(offer):
+    """None instead of a tensor is the backend's fault, and says so."""
+    offer("one", BackendInfo("bad", "cpu", type("B", (Cheap,), {"gemm": lambda *a: None})))
+    a = torch.ones(2, 3).int()
+    with pytest.raises(PluginError, match="backend 'bad' returned NoneType"):
+        ah.matmul(a, a.t(), ah.exact(8))
 
 
 @pytest.mark.parametrize(
