@@ -7,9 +7,7 @@ Reads and writes bytes, never files. Imports h5py only to encode or decode.
 
 from __future__ import annotations
 
-import hashlib
 import io
-import struct
 from typing import Any
 
 import numpy as np
@@ -18,6 +16,7 @@ import numpy.typing as npt
 from approxhub.errors import ApproxHubError, VerificationError
 from approxhub.factorization.factors import Factorization
 from approxhub.operands import OperandFormat
+from approxhub.registry.framing import BLOCK, seal, unseal
 from approxhub.registry.objects import Migrations, check_identity, migrate
 
 __all__ = ["SCHEMA_VERSION", "from_bytes", "to_bytes"]
@@ -28,8 +27,6 @@ MIGRATIONS: Migrations = {}
 """From a schema version to the function that lifts a factors object's content to the next one."""
 
 _MAGIC = b"APPROXHUB-FACTOR"
-_BLOCK = 512
-_HEAD = struct.Struct("<16sIQ32s")  # magic, schema version, length of the body, its SHA-256
 _NUMBERS = ("with_exact", "rank_table", "rank_error")
 _DTYPES = (np.int8, np.int16, np.int32, np.int64)
 
@@ -48,7 +45,7 @@ def to_bytes(factors: Factorization) -> bytes:
     import h5py
 
     buffer = io.BytesIO()
-    with h5py.File(buffer, "w", libver=("v110", "v110"), userblock_size=_BLOCK) as file:
+    with h5py.File(buffer, "w", libver=("v110", "v110"), userblock_size=BLOCK) as file:
         file.attrs["identity"] = check_identity(factors.identity)
         file.attrs["a"], file.attrs["b"] = str(factors.a), str(factors.b)
         for name in _NUMBERS:
@@ -62,10 +59,7 @@ def to_bytes(factors: Factorization) -> bytes:
                 else {}
             )
             file.create_dataset(name, data=data, track_times=False, **packed)
-    body = buffer.getvalue()[_BLOCK:]
-    head = _HEAD.pack(_MAGIC, SCHEMA_VERSION, len(body), hashlib.sha256(body).digest())
-    head += hashlib.sha256(head).digest()
-    return head.ljust(_BLOCK, b"\0") + body
+    return seal(buffer.getvalue(), _MAGIC, SCHEMA_VERSION)
 
 
 def from_bytes(data: bytes, migrations: Migrations = MIGRATIONS) -> Factorization:
@@ -81,18 +75,7 @@ def from_bytes(data: bytes, migrations: Migrations = MIGRATIONS) -> Factorizatio
     StoreError
         If a newer ApproxHub wrote them.
     """
-    head, seal = data[: _HEAD.size], data[_HEAD.size : _HEAD.size + 32]
-    if len(data) < _BLOCK or hashlib.sha256(head).digest() != seal:
-        raise VerificationError("the header is damaged")
-    if any(data[_HEAD.size + 32 : _BLOCK]):
-        raise VerificationError("the header is damaged")
-    magic, version, length, digest = _HEAD.unpack(head)
-    if magic != _MAGIC:
-        raise VerificationError("it is not a factors object of ApproxHub")
-    if len(data) != _BLOCK + length:
-        raise VerificationError(f"it has {len(data)} bytes, not {_BLOCK + length}")
-    if hashlib.sha256(memoryview(data)[_BLOCK:]).digest() != digest:
-        raise VerificationError("its SHA-256 is not the one in its header")
+    version = unseal(data, _MAGIC, "a factors object")
     try:
         content = _content(data) if version <= SCHEMA_VERSION else {}
         return _factors(migrate(content, version, SCHEMA_VERSION, migrations))

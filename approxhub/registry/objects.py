@@ -13,7 +13,6 @@ import hashlib
 import io
 import json
 import re
-import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -25,6 +24,7 @@ from approxhub.errors import ApproxHubError, StoreError, VerificationError
 from approxhub.metrics import Metrics
 from approxhub.multiplier import Circuit, Multiplier
 from approxhub.operands import OperandFormat
+from approxhub.registry.framing import BLOCK, seal, unseal
 
 if TYPE_CHECKING:
     from approxhub.cmodel import CModel
@@ -48,8 +48,6 @@ MIGRATIONS: Migrations = {}
 """From a schema version to the function that lifts an object's content to the next one."""
 
 _MAGIC = b"APPROXHUB-OBJECT"
-_BLOCK = 512
-_HEAD = struct.Struct("<16sIQ32s")  # magic, schema version, length of the body, its SHA-256
 _IDENTITY = re.compile(r"\d{1,2}[us]x\d{1,2}[us]-(circuit-)?[0-9a-f]{64}")
 _METRICS = ("mae", "mse", "mre_pct", "wcre_pct", "ep_pct", "bias")
 _DTYPES = (np.uint8, np.int8, np.uint16, np.int16, np.int32)
@@ -139,7 +137,7 @@ def encode(stored: StoredObject) -> bytes:
 
     buffer = io.BytesIO()
     # Never track times, never the newest file format: the same bytes, readable for long.
-    with h5py.File(buffer, "w", libver=("v110", "v110"), userblock_size=_BLOCK) as file:
+    with h5py.File(buffer, "w", libver=("v110", "v110"), userblock_size=BLOCK) as file:
         file.attrs["a"] = str(stored.a)
         file.attrs["b"] = str(stored.b)
         file.attrs["metrics"] = _metrics_text(stored.metrics)
@@ -161,10 +159,7 @@ def encode(stored: StoredObject) -> bytes:
             file.create_dataset("source", data=text, track_times=False)
             if stored.function is not None:
                 file.attrs["function"] = stored.function
-    body = buffer.getvalue()[_BLOCK:]
-    head = _HEAD.pack(_MAGIC, SCHEMA_VERSION, len(body), hashlib.sha256(body).digest())
-    head += hashlib.sha256(head).digest()
-    return head.ljust(_BLOCK, b"\0") + body
+    return seal(buffer.getvalue(), _MAGIC, SCHEMA_VERSION)
 
 
 def decode(data: bytes, migrations: Migrations = MIGRATIONS) -> StoredObject:
@@ -177,18 +172,7 @@ def decode(data: bytes, migrations: Migrations = MIGRATIONS) -> StoredObject:
     StoreError
         If a newer ApproxHub wrote them.
     """
-    head, seal = data[: _HEAD.size], data[_HEAD.size : _HEAD.size + 32]
-    if len(data) < _BLOCK or hashlib.sha256(head).digest() != seal:
-        raise VerificationError("the header is damaged")
-    if any(data[_HEAD.size + 32 : _BLOCK]):
-        raise VerificationError("the header is damaged")
-    magic, version, length, digest = _HEAD.unpack(head)
-    if magic != _MAGIC:
-        raise VerificationError("it is not an object of ApproxHub")
-    if len(data) != _BLOCK + length:
-        raise VerificationError(f"it has {len(data)} bytes, not {_BLOCK + length}")
-    if hashlib.sha256(memoryview(data)[_BLOCK:]).digest() != digest:
-        raise VerificationError("its SHA-256 is not the one in its header")
+    version = unseal(data, _MAGIC, "an object")
     try:
         content = migrate(_content(data, version), version, SCHEMA_VERSION, migrations)
         return _stored(content)
