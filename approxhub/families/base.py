@@ -34,7 +34,10 @@ __all__ = [
     "IntArray",
     "Parameter",
     "SignMagnitudeCircuit",
+    "characteristic_fraction",
+    "dropped_bits",
     "leading_one",
+    "leading_segment",
     "operand_formats",
 ]
 
@@ -55,6 +58,27 @@ def operand_formats(
 def leading_one(x: IntArray) -> IntArray:
     """Position of the highest set bit, 0 for 1; -1 for 0. Exact below 2**53."""
     return np.frexp(x.astype(np.float64))[1].astype(np.int64) - 1
+
+
+def dropped_bits(x: IntArray, k: int) -> IntArray:
+    """How many bits lie below the `k`-bit segment at the leading one; 0 if all fit in it."""
+    return np.maximum(leading_one(x) - (k - 1), 0)
+
+
+def leading_segment(x: IntArray, k: int) -> IntArray:
+    """Clear all bits below the `k`-bit segment that starts at the leading one."""
+    shift = dropped_bits(x, k)
+    return (x >> shift) << shift
+
+
+def characteristic_fraction(x: IntArray, bits: int) -> tuple[IntArray, IntArray]:
+    """Split x = 2**p * (1 + f) into p and the first `bits` bits of f; 0 gives p = f = 0.
+
+    The fraction is an integer below 2**bits; none of it is lost where `bits` >= p.
+    """
+    p = np.maximum(leading_one(x), 0)
+    residue = x & ((np.int64(1) << p) - 1)
+    return p, (residue << bits) >> p
 
 
 # --- circuits -----------------------------------------------------------------
@@ -115,12 +139,13 @@ class Parameter:
     meaning : str
         What it counts, for errors and listings.
     limits : callable
-        Smallest and largest value for two operand formats.
+        Smallest and largest value for two operand formats and the values of the parameters
+        before this one.
     """
 
     name: str
     meaning: str
-    limits: Callable[[OperandFormat, OperandFormat], tuple[int, int]]
+    limits: Callable[[OperandFormat, OperandFormat, Mapping[str, int]], tuple[int, int]]
 
 
 @dataclass(frozen=True)
@@ -228,11 +253,12 @@ class Family:
             value = values[p.name]
             if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
                 raise InputError(f"{self.name}: {p.name} must be an integer, got {value!r}")
-            low, high = p.limits(a, b)
+            low, high = p.limits(a, b, checked)
             if not low <= value <= high:
+                given = "".join(f", {name} = {v}" for name, v in checked.items())
                 raise InputError(
                     f"{self.name}: {p.name} ({p.meaning}) must be {low} to {high} "
-                    f"for {a} x {b}, got {value}"
+                    f"for {a} x {b}{given}, got {value}"
                 )
             checked[p.name] = int(value)
         return checked

@@ -48,12 +48,12 @@ FAMILY = Family(
         Parameter(
             "h",
             "horizontal break level, rows omitted, one for each low bit of the activation",
-            lambda a, _: (0, a.bits - 1),
+            lambda a, *_: (0, a.bits - 1),
         ),
         Parameter(
             "v",
             "vertical break level, low columns omitted",
-            lambda a, b: (0, a.bits + b.bits - 2),
+            lambda a, b, _: (0, a.bits + b.bits - 2),
         ),
     ),
     examples=("8u/h=0,v=6", "8s/h=0,v=4", "8u/h=2,v=6", "8s/h=1,v=4", "8s/h=2,v=5"),
@@ -82,7 +82,9 @@ def broken_array(
     where :math:`x_i` and :math:`w_j` are bits of the codes and :math:`s` is -1 for the highest bit
     of a signed operand, else 1. The array has a row for each bit of the activation. The horizontal
     break level `h` omits the rows of its `h` lowest bits, the vertical break level `v` all cells
-    in the `v` columns of lowest weight. ``h=0`` is the *truncated array multiplier*.
+    in the `v` columns of lowest weight. ``h=0`` is the *truncated array multiplier*. How the cells
+    add up what is left, with carries rippling or saved, makes no difference here; with omitted
+    sign bits it can, see :func:`broken_carry_save`.
 
     Signs: two's complement, an omitted cell counts as zero. The paper keeps the cells of sign
     bits in a signed array; EvoApproxLib, which publishes circuits of this design, omits them like

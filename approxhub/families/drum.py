@@ -12,7 +12,7 @@ from approxhub.families.base import (
     IntArray,
     Parameter,
     SignMagnitudeCircuit,
-    leading_one,
+    dropped_bits,
     operand_formats,
 )
 from approxhub.multiplier import Multiplier
@@ -36,7 +36,7 @@ class DrumCircuit(SignMagnitudeCircuit):
         return self._window(a) * self._window(b)
 
     def _window(self, x: IntArray) -> IntArray:
-        shift = np.maximum(leading_one(x) - (self.k - 1), 0)
+        shift = dropped_bits(x, self.k)
         return np.where(shift > 0, ((x >> shift) | 1) << shift, x)
 
 
@@ -49,7 +49,7 @@ FAMILY = Family(
     title="DRUM: dynamic range unbiased multiplier, k leading bits of each operand",
     circuit=_circuit,
     parameters=(
-        Parameter("k", "bits kept of each operand", lambda a, b: (1, max(a.bits, b.bits))),
+        Parameter("k", "bits kept of each operand", lambda a, b, _: (1, max(a.bits, b.bits))),
     ),
     examples=("8u/k=3", "8s/k=3", "8u/k=4", "8s/k=4", "8u/k=6", "8s/k=6", "16u/k=6", "16s/k=6"),
     citation=(

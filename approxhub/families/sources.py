@@ -10,9 +10,17 @@ from typing import TYPE_CHECKING
 
 from approxhub.families.base import Family
 from approxhub.families.broken_array import FAMILY as BROKEN_ARRAY
+from approxhub.families.broken_carry_save import FAMILY as BROKEN_CARRY_SAVE
 from approxhub.families.drum import FAMILY as DRUM
+from approxhub.families.dsm import FAMILY as DSM
+from approxhub.families.kulkarni import FAMILY as KULKARNI
+from approxhub.families.mbm import FAMILY as MBM
 from approxhub.families.mitchell import FAMILY as MITCHELL
+from approxhub.families.perforation import FAMILY as PERFORATION
 from approxhub.families.roba import FAMILY as ROBA
+from approxhub.families.ssm import FAMILY as SSM
+from approxhub.families.tosam import FAMILY as TOSAM
+from approxhub.families.truncated_mitchell import FAMILY as TRUNCATED_MITCHELL
 from approxhub.families.truncation import FAMILY as TRUNCATION
 from approxhub.multiplier import Circuit, Multiplier, exact
 from approxhub.operands import OperandFormat
@@ -45,7 +53,22 @@ EXACT = _ExactFamily(
     examples=("8u", "8s", "16u", "16s"),
 )
 
-FAMILIES: tuple[Family, ...] = (EXACT, TRUNCATION, BROKEN_ARRAY, DRUM, MITCHELL, ROBA)
+FAMILIES: tuple[Family, ...] = (
+    EXACT,
+    TRUNCATION,
+    PERFORATION,
+    BROKEN_ARRAY,
+    BROKEN_CARRY_SAVE,
+    KULKARNI,
+    SSM,
+    DSM,
+    DRUM,
+    MITCHELL,
+    TRUNCATED_MITCHELL,
+    MBM,
+    ROBA,
+    TOSAM,
+)
 
 
 def _entries(family: Family) -> list[Entry]:
@@ -78,9 +101,14 @@ def family_sources() -> list[MultiplierSource]:
 
     Examples
     --------
-    >>> [s.name for s in family_sources()]
-    ['exact', 'truncation', 'bam', 'drum', 'mitchell', 'roba']
-    >>> family_sources()[3].fetch("8ux4u/k=3", None).id
+    >>> sources = {s.name: s for s in family_sources()}
+    >>> list(sources)[:5]
+    ['exact', 'truncation', 'perforation', 'bam', 'bamcsa']
+    >>> list(sources)[5:9]
+    ['kulkarni', 'ssm', 'dsm', 'drum']
+    >>> list(sources)[9:]
+    ['mitchell', 'mitchw', 'mbm', 'roba', 'tosam']
+    >>> sources["drum"].fetch("8ux4u/k=3", None).id
     'drum:8ux4u/k=3'
     """
     return [

@@ -37,8 +37,10 @@ FAMILY = Family(
     title="truncated operands: the lowest bits of each are dropped",
     circuit=_circuit,
     parameters=(
-        Parameter("a", "low bits of the activation that are dropped", lambda a, _: (0, a.bits - 1)),
-        Parameter("b", "low bits of the weight that are dropped", lambda _, b: (0, b.bits - 1)),
+        Parameter(
+            "a", "low bits of the activation that are dropped", lambda a, *_: (0, a.bits - 1)
+        ),
+        Parameter("b", "low bits of the weight that are dropped", lambda _a, b, _: (0, b.bits - 1)),
     ),
     examples=("8u/a=2,b=2", "8s/a=2,b=2", "8u/a=3,b=3", "8s/a=3,b=3", "8s/a=3,b=0"),
     citation=(

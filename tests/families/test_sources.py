@@ -6,6 +6,7 @@ import dataclasses
 import pickle
 import subprocess
 import sys
+from collections.abc import Iterator
 from itertools import product
 
 import numpy as np
@@ -14,8 +15,31 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from approxhub.errors import NotFoundError, UnknownMultiplierError
-from approxhub.families import broken_array, drum, family_sources, mitchell, roba, truncation
-from approxhub.families.base import FamilyCircuit, SignMagnitudeCircuit, leading_one
+from approxhub.factorization import factorize
+from approxhub.families import (
+    broken_array,
+    broken_carry_save,
+    drum,
+    dsm,
+    family_sources,
+    kulkarni,
+    mbm,
+    mitchell,
+    perforation,
+    roba,
+    ssm,
+    tosam,
+    truncated_mitchell,
+    truncation,
+)
+from approxhub.families.base import (
+    Family,
+    FamilyCircuit,
+    SignMagnitudeCircuit,
+    characteristic_fraction,
+    leading_one,
+    leading_segment,
+)
 from approxhub.families.sources import FAMILIES
 from approxhub.ids import MultiplierId
 from approxhub.multiplier import Circuit, exact
@@ -28,18 +52,34 @@ BY_NAME = {f.name: f for f in FAMILIES}
 WIDE = [
     exact(16),
     truncation(16, a=3, b=4),
+    perforation(16, j=3, k=4),
     broken_array(16, h=2, v=9),
+    broken_carry_save(16, h=2, v=9),
+    kulkarni(16),
+    ssm(16, m=8, p=3),
+    dsm(16, m=6),
     drum(16, k=6),
     mitchell(16),
+    truncated_mitchell(16, w=6),
+    mbm(16, t=4),
     roba(16),
+    tosam(16, h=2, t=6),
 ]
 NARROW = [
     exact(4, False, b_bits=3, b_signed=True),
     truncation(4, False, a=1, b=0, b_bits=3, b_signed=True),
+    perforation(4, False, j=1, k=2, b_bits=3, b_signed=True),
     broken_array(4, False, h=1, v=2, b_bits=3, b_signed=True),
+    broken_carry_save(4, False, h=1, v=2, b_bits=3, b_signed=True),
+    kulkarni(4, False, b_bits=3, b_signed=True),
+    ssm(4, False, m=2, b_bits=3, b_signed=True),
+    dsm(4, False, m=2, b_bits=3, b_signed=True),
     drum(4, False, k=2, b_bits=3, b_signed=True),
     mitchell(4, False, b_bits=3, b_signed=True),
+    truncated_mitchell(4, False, w=2, b_bits=3, b_signed=True),
+    mbm(4, False, b_bits=3, b_signed=True),
     roba(4, False, b_bits=3, b_signed=True),
+    tosam(4, False, h=0, t=2, b_bits=3, b_signed=True),
 ]
 
 formats = st.builds(OperandFormat, st.integers(1, 16), st.booleans())
@@ -48,8 +88,19 @@ formats = st.builds(OperandFormat, st.integers(1, 16), st.booleans())
 def member(data: st.DataObject, name: str, a: OperandFormat, b: OperandFormat):
     """Draw the parameters of a member."""
     family = BY_NAME[name]
-    values = {p.name: data.draw(st.integers(*p.limits(a, b)), p.name) for p in family.parameters}
+    values: dict[str, int] = {}
+    for p in family.parameters:
+        values[p.name] = data.draw(st.integers(*p.limits(a, b, values)), p.name)
     return family.multiplier(a, b, **values)
+
+
+def members(family: Family, a: OperandFormat, b: OperandFormat) -> Iterator[dict[str, int]]:
+    """All parameters of a family, in its order."""
+    found: list[dict[str, int]] = [{}]
+    for p in family.parameters:
+        limits = [(values, *p.limits(a, b, values)) for values in found]
+        found = [v | {p.name: n} for v, low, high in limits for n in range(low, high + 1)]
+    return iter(found)
 
 
 def fetch(path_or_id: str):
@@ -59,8 +110,8 @@ def fetch(path_or_id: str):
 
 
 def test_there_is_a_source_for_each_family():
-    """Six sources, whose members have no bare names and are not cached."""
-    assert list(SOURCES) == ["exact", "truncation", "bam", "drum", "mitchell", "roba"]
+    """As many sources as families, whose members have no bare names and are not cached."""
+    assert list(SOURCES) == [m.id.partition(":")[0] for m in WIDE]
     for source in SOURCES.values():
         assert isinstance(source, MultiplierSource)
         assert not source.bare_names
@@ -79,6 +130,14 @@ def test_there_is_a_source_for_each_family():
         "drum:16sx9u/k=6",
         "mitchell:8u",
         "roba:8sx1u",
+        "perforation:8ux4s/j=1,k=3",
+        "bamcsa:8s/h=1,v=3",
+        "kulkarni:7ux3s",
+        "ssm:16u/m=8,p=2",
+        "dsm:8s/m=4",
+        "mitchw:8u/w=6",
+        "mbm:1s/t=0",
+        "tosam:1u/h=0,t=1",
     ],
 )
 def test_an_id_fetches_the_multiplier_that_it_names(id_):
@@ -130,12 +189,42 @@ def test_products_stay_below_the_bound_on_every_pair(name):
     family = BY_NAME[name]
     small = [OperandFormat(n, s) for n, s in product((1, 2, 4), (False, True))]
     for a, b in product(small, repeat=2):
-        ranges = [range(p.limits(a, b)[0], p.limits(a, b)[1] + 1) for p in family.parameters]
-        for values in product(*ranges):
-            keys = {p.name: v for p, v in zip(family.parameters, values, strict=True)}
-            m = family.multiplier(a, b, **keys)
+        for values in members(family, a, b):
+            m = family.multiplier(a, b, **values)
             assert m.max_abs < 1 << (a.bits + b.bits), m.id
-            assert m.preserves_zero, m.id
+            if name != "bamcsa":  # an omitted sign cell lacks the one that it gives for zeros
+                assert m.preserves_zero, m.id
+
+
+@pytest.mark.parametrize("name", sorted(BY_NAME))
+def test_every_format_has_a_member(name):
+    """At every width from 1 to 16 and every sign a family has at least one member."""
+    small = [OperandFormat(n, s) for n, s in product((1, 2, 3, 15, 16), (False, True))]
+    for a, b in product(small, repeat=2):
+        values: dict[str, int] = {}
+        for p in BY_NAME[name].parameters:
+            low, high = p.limits(a, b, values)
+            assert low <= high, (a, b, p.name)
+            values[p.name] = high
+        assert BY_NAME[name].multiplier(a, b, **values).a == a
+
+
+@pytest.mark.parametrize(
+    ("id_", "rank", "error_rank"),
+    [
+        ("perforation:8u/j=2,k=3", 1, 1),
+        ("dsm:8s/m=4", 1, 2),
+        ("drum:8u/k=4", 1, 2),
+        ("ssm:8u/m=4,p=2", 1, 2),
+        ("ssm:8s/m=4,p=3", 1, 2),
+        ("kulkarni:8u", 2, 1),
+        ("kulkarni:8s", 2, 1),
+    ],
+)
+def test_ranks_that_designs_are_known_for(id_, rank, error_rank):
+    """What multiplies two cut operands has rank 1, and so has the error of the 2x2 block."""
+    f = factorize(fetch(id_))
+    assert (f.rank_table, f.rank_error) == (rank, error_rank)
 
 
 @pytest.mark.parametrize("m", [*WIDE, *NARROW], ids=lambda m: m.id)
@@ -177,6 +266,26 @@ def test_position_of_the_leading_one():
     assert leading_one(x).tolist() == [int(v).bit_length() - 1 for v in x]
 
 
+@pytest.mark.parametrize("k", [1, 4, 9, 17])
+def test_segment_at_the_leading_one(k):
+    """Every 17-bit magnitude keeps the first k digits of its binary text."""
+    x = np.arange(1 << 17)
+    texts = [format(int(v), "b") for v in x[:: 1 if k == 4 else 37]]
+    expected = [int(s[:k].ljust(len(s), "0"), 2) for s in texts]
+    assert leading_segment(x[:: 1 if k == 4 else 37], k).tolist() == expected
+
+
+@pytest.mark.parametrize("bits", [0, 3, 15])
+def test_characteristic_and_fraction(bits):
+    """They are the length of the binary text less 1 and the first digits after the leading one."""
+    x = np.arange(1, 1 << 16, 7)
+    texts = [format(int(v), "b") for v in x]
+    p, f = characteristic_fraction(x, bits)
+    assert p.tolist() == [len(s) - 1 for s in texts]
+    assert f.tolist() == [int("0" + s[1:].ljust(bits, "0")[:bits], 2) for s in texts]
+    assert [v.item() for v in characteristic_fraction(np.array(0), bits)] == [0, 0]
+
+
 def test_the_identity_of_a_wide_member_tells_all_members_apart():
     """Without a table, family and every parameter are in the hash."""
     others = [
@@ -185,6 +294,12 @@ def test_the_identity_of_a_wide_member_tells_all_members_apart():
         broken_array(16, h=2, v=10),
         drum(16, k=7),
         drum(16, False, k=6),
+        dsm(16, m=7),
+        ssm(16, m=8, p=2),
+        mbm(16, t=5),
+        tosam(16, h=2, t=7),
+        perforation(16, j=4, k=3),
+        broken_carry_save(16, h=9, v=2),
         roba(16, b_bits=15),
     ]
     assert len({m.identity for m in [*WIDE, *others]}) == len(WIDE) + len(others)
@@ -236,6 +351,10 @@ def test_members_say_where_they_come_from():
         ("truncation:8u/a=2", "b must be given"),
         ("truncation:8u/a=8,b=0", "must be 0 to 7"),
         ("roba:8u/k=1", "is not one of its parameters"),
+        ("tosam:8u/h=3,t=3", "t .* must be 4 to 7 for 8u x 8u, h = 3, got 3"),
+        ("perforation:8u/j=6,k=3", "k .* must be 0 to 2 for 8u x 8u, j = 6, got 3"),
+        ("ssm:8u/m=3,p=2", "p .* must be 3 to 3"),
+        ("kulkarni:8u/k=1", "is not one of its parameters"),
     ],
 )
 def test_anything_but_a_canonical_path_is_refused(id_, text):
