@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from approxhub.backends import Backend
+    from approxhub.formats import Operands, TableData
     from approxhub.multiplier import Multiplier
     from approxhub.nn import Gradient
     from approxhub.quantization import Calibrator
@@ -73,6 +74,8 @@ class MultiplierSource:
         Whether its multipliers may be asked for without the source's name.
     cache : bool
         Whether what it returns is kept in the cache (not for closed formulas).
+    priority : int
+        Of sources that agree on a bare name, the one with the higher is meant.
     """
 
     name: str
@@ -80,29 +83,40 @@ class MultiplierSource:
     fetch: Callable[[str, FetchContext], Multiplier]
     bare_names: bool = True
     cache: bool = True
+    priority: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class TableFormat:
     """A file format for product tables.
 
+    Which operands are signed, and in which order they stand, is often not in a file: `read`
+    returns what the file says, and :func:`approxhub.formats.read_table` adds what the caller says.
+
     Parameters
     ----------
     name : str
-        Unique name.
+        Unique name, as after ``--format``.
     suffixes : tuple of str
-        File suffixes with their dot.
+        File suffixes with their dot, in small letters. The first is its own: a file of that
+        suffix is written in this format when none is named.
     sniff : callable
-        Takes the first bytes of a file; whether they look like this format.
-    read, write : callable
-        ``read(path) -> Multiplier`` and ``write(multiplier, path)``; None if it cannot.
+        Takes the first 65,536 bytes of a file; whether they look like this format. Must refuse
+        what is another's.
+    read : callable, optional
+        ``read(path, operands) -> approxhub.formats.TableData``. `operands` are the formats that
+        the caller gave of what counts rows and columns, or None. Raises
+        :class:`~approxhub.errors.TableFileError` with the line or place of what is wrong.
+    write : callable, optional
+        ``write(data, path)``: writes a :class:`~approxhub.formats.TableData`, in which everything
+        is known, to a file that is moved to its place afterwards.
     """
 
     name: str
     suffixes: tuple[str, ...]
     sniff: Callable[[bytes], bool]
-    read: Callable[[Path], Multiplier] | None = None
-    write: Callable[[Multiplier, Path], None] | None = None
+    read: Callable[[Path, Operands | None], TableData] | None = None
+    write: Callable[[TableData, Path], None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +128,8 @@ class LayerConverter:
     source_type : str
         Full name of the layer's class, e.g. ``'torch.nn.modules.linear.Linear'``.
     convert : callable
-        ``convert(layer, multiplier, **options) -> approxhub.nn.ApproxLayer``.
+        ``convert(layer, multiplier, **options)``; returns an :class:`approxhub.nn.ApproxLayer`, or
+        an :class:`approxhub.nn.CompositeLayer` of several.
     priority : int
         The higher wins between converters of one type.
     """
