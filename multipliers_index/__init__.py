@@ -18,20 +18,31 @@ if TYPE_CHECKING:
 
 __all__ = ["INDEX_FILES", "SCHEMA_FILE", "index_paths", "schema_path"]
 
-INDEX_FILES = ("evoapproxlib-v1.1.json", "evoapproxlib-v2022.json")
+INDEX_FILES = {
+    "evoapproxlib": (
+        "evoapproxlib-v1.1.json",
+        "evoapproxlib-v2022.json",
+        "evoapproxlib-v1.0.json",
+    ),
+    "evoapprox8b": ("evoapprox8b-2017.json",),
+    "approx-fpgas": ("approx-fpgas-2020.json",),
+}
+"""Source to its files, the preferred release first."""
+
 SCHEMA_FILE = "schema.json"
 
 
-def index_paths() -> tuple[Traversable, ...]:
-    """The shipped index files.
+def index_paths(source: str | None = None) -> tuple[Traversable, ...]:
+    """The shipped index files, all or those of one source.
 
     Examples
     --------
-    >>> [path.name for path in index_paths()]
-    ['evoapproxlib-v1.1.json', 'evoapproxlib-v2022.json']
+    >>> [path.name for path in index_paths("evoapprox8b")]
+    ['evoapprox8b-2017.json']
     """
     folder = files(__name__)
-    return tuple(folder.joinpath(name) for name in INDEX_FILES)
+    wanted = INDEX_FILES if source is None else {source: INDEX_FILES[source]}
+    return tuple(folder.joinpath(name) for names in wanted.values() for name in names)
 
 
 def schema_path() -> Traversable:

@@ -1,6 +1,7 @@
-"""Rebuild the index files from one git checkout of EvoApproxLib.
+"""Rebuild the index files of a library from one git checkout of it.
 
-``python -m multipliers_index.build --checkout DIR [--release NAME ...] [--output DIR] [--check]``
+``python -m multipliers_index.build --checkout DIR [--source NAME] [--release NAME ...]
+[--output DIR] [--check]``
 
 Reads the pinned commits out of git's object store, whatever is checked out, so the result is the
 same bytes everywhere. Runs the git program; imports approxhub's C models and table hash.
@@ -9,9 +10,7 @@ same bytes everywhere. Runs the git program; imports approxhub's C models and ta
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import hashlib
-import json
 import re
 import subprocess
 import sys
@@ -22,32 +21,17 @@ from typing import Any
 
 from approxhub.cmodel import CModel, Header
 from approxhub.errors import ApproxHubError
-from approxhub.multiplier import table_sha256
-from approxhub.operands import OperandFormat
+from approxhub.multiplier import MAX_TABLE_BITS, table_sha256
+from approxhub.registry.index import SCHEMA_VERSION, render_index
+from multipliers_index.libraries import LIBRARIES, Facts, Library, Place
 
-__all__ = ["RELEASES", "build_index", "main", "render"]
+__all__ = ["build_index", "main"]
 
-#: Release to the commit that it is.
-RELEASES = {
-    "v1.1": "d321f7f68c81141a7eed7556e1614b86d4ba629a",
-    "v2022": "187ff571556cc1f310e46fa4ac463abb71dd671e",
-}
-
-REPOSITORY = "https://github.com/ehw-fit/evoapproxlib"
-URL = "https://raw.githubusercontent.com/ehw-fit/evoapproxlib/{commit}/{path}"
 LICENCE = {
     "spdx": "MIT",
     "holder": "EHW@FIT, Faculty of Information Technology, Brno University of Technology",
 }
 
-#: Wider operands have no table hash: their tables are too large to make for every entry.
-_TABLE_BITS = 8
-
-# A circuit that is Pareto-optimal in several ways lies in several folders; the first of these
-# that has it gives the path.
-_FOLDERS = ("mae", "wce", "mre", "mse", "ep")
-# (The library's folder is really spelt like this.)
-_PATH = re.compile(r"multiplers/(\d+)x(\d+)_(signed|unsigned)/pareto_pwr_(\w+)/(\w+)\.c", re.ASCII)
 _COMMENT = re.compile(rb"\A/\*.*?\*/", re.DOTALL)
 
 
@@ -86,48 +70,50 @@ def _read(checkout: Path, commit: str, paths: Sequence[str]) -> Iterator[bytes]:
         position = start + size + 1
 
 
-def _circuits(checkout: Path, commit: str) -> dict[str, list[str]]:
+def _circuits(checkout: Path, library: Library, commit: str) -> dict[str, dict[str, Place]]:
     """Name to the paths that hold it, the one for the index first."""
     listed = _git(checkout, "ls-tree", "-r", "--name-only", "-z", commit).decode().split("\0")
-    found: dict[str, list[str]] = {}
+    found: dict[str, dict[str, Place]] = {}
     for path in listed:
-        match = _PATH.fullmatch(path)
-        if match is None:
-            continue
-        if match[4] not in _FOLDERS:
-            raise BuildError(f"{path}: the folder pareto_pwr_{match[4]} is new; give it a rank")
-        found.setdefault(match[5], []).append(path)
+        try:
+            place = library.place(path)
+        except ValueError as error:
+            raise BuildError(str(error)) from error
+        if place is not None:
+            found.setdefault(place.name, {})[path] = place
     if not found:
         raise BuildError(f"commit {commit} of {checkout} has no multipliers")
-
-    def rank(path: str) -> tuple[int, str]:
-        match = _PATH.fullmatch(path)
-        assert match is not None
-        return _FOLDERS.index(match[4]), path
-
-    return {name: sorted(paths, key=rank) for name, paths in sorted(found.items())}
+    return {
+        name: dict(sorted(paths.items(), key=lambda item: (item[1].rank, item[0])))
+        for name, paths in sorted(found.items())
+    }
 
 
 def _citation_key(text: str) -> str:
     """Short name of an article: first author, year, first word of the title."""
-    surname = re.split(r",| and ", text)[0].split()[-1]
+    surname = re.split(r",| and ", text)[0].split()
     years = re.findall(r"\b(?:19|20)\d\d\b", re.sub(r"doi:.*", "", text))
     title = re.search(r'"\s*(\w+)', text)
-    words = [surname, years[-1] if years else "", title[1] if title else ""]
+    # A name in capitals is written "SURNAME I.", the others "I. Surname".
+    words = [
+        surname[0] if surname[0].isupper() and len(surname[0]) > 2 else surname[-1],
+        years[-1] if years else "",
+        title[1] if title else "",
+    ]
     return re.sub(r"[^a-z0-9]", "", "".join(words).lower())
 
 
-def build_index(checkout: Path, release: str, commit: str) -> dict[str, Any]:
+def build_index(checkout: Path, library: Library, release: str) -> dict[str, Any]:
     """Index of one release.
 
     Parameters
     ----------
     checkout : Path
-        A git repository (bare or not) that has the commit.
+        A git repository (bare or not) that has the release's commit.
+    library : Library
+        What is known of the library.
     release : str
-        What the release is called in multiplier ids.
-    commit : str
-        The full commit hash.
+        One of its releases.
 
     Raises
     ------
@@ -136,111 +122,87 @@ def build_index(checkout: Path, release: str, commit: str) -> dict[str, Any]:
     CModelError
         If a file is outside what the C interpreter or the header reader know.
     """
-    circuits = _circuits(checkout, commit)
+    commit = library.releases[release]
+    circuits = _circuits(checkout, library, commit)
     wanted = [path for paths in circuits.values() for path in paths]
     contents = dict(zip(wanted, _read(checkout, commit, wanted), strict=True))
+    facts: Facts = {}
+    if library.facts_path is not None and library.facts is not None:
+        (raw,) = _read(checkout, commit, [library.facts_path])
+        facts = library.facts(raw)
     citations: dict[str, dict[str, str | None]] = {}
-    technologies: set[str] = set()
     entries = []
     for number, (name, paths) in enumerate(circuits.items(), 1):
-        raw = contents[paths[0]]
-        for copy in paths[1:]:
+        path, *copies = paths
+        raw = contents[path]
+        for copy in copies:
             # Only the comment, which names the folder, may differ.
             if _COMMENT.sub(b"", contents[copy]) != _COMMENT.sub(b"", raw):
-                raise BuildError(f"{copy} and {paths[0]} are different circuits of one name")
+                raise BuildError(f"{copy} and {path} are different circuits of one name")
         try:
-            entry, header = _entry(name, paths[0], raw)
+            entry, header = _entry(paths[path], path, raw, library)
         except ApproxHubError as error:
-            raise BuildError(f"{paths[0]}: {error}") from error
+            raise BuildError(f"{path}: {error}") from error
+        if library.facts is not None:
+            if name not in facts:
+                raise BuildError(f"{library.facts_path} has nothing of {name}")
+            entry["printed"].update(facts[name][0])
+            entry["hardware"].update(facts[name][1])
         key = _citation_key(header.citation)
         article = {"text": header.citation, "doi": header.doi}
         if citations.setdefault(key, article) != article:
-            raise BuildError(f"{paths[0]}: two articles have the key {key}")
+            raise BuildError(f"{path}: two articles have the key {key}")
         entry["citation"] = key
-        technologies.add(header.technology)
         entries.append(entry)
         if number % 50 == 0 or number == len(circuits):
-            print(f"{release}: {number} of {len(circuits)}", file=sys.stderr)
-    if len(technologies) != 1:
-        raise BuildError(f"the files name several technologies: {sorted(technologies)}")
+            print(f"{library.source} {release}: {number} of {len(circuits)}", file=sys.stderr)
     return {
-        "schema_version": 1,
-        "source": "evoapproxlib",
+        "schema_version": SCHEMA_VERSION,
+        "source": library.source,
         "release": release,
-        "repository": REPOSITORY,
+        "repository": library.repository,
         "commit": commit,
-        "urls": [URL],
+        "urls": [library.url],
         "format": "c-model",
         "licence": LICENCE,
-        "technology": technologies.pop(),
+        "technology": library.technology,
         "citations": dict(sorted(citations.items())),
         "multipliers": entries,
     }
 
 
-def _entry(name: str, path: str, raw: bytes) -> tuple[dict[str, Any], Header]:
-    match = _PATH.fullmatch(path)
-    assert match is not None
-    signed = match[3] == "signed"
-    a, b = (OperandFormat(int(bits), signed=signed) for bits in (match[1], match[2]))
-    model = CModel.parse(raw, a=a, b=b, function=name)
-    header = Header.parse(model.source)
-    small = max(a.bits, b.bits) <= _TABLE_BITS
+def _entry(place: Place, path: str, raw: bytes, library: Library) -> tuple[dict[str, Any], Header]:
+    model = CModel.parse(raw, a=place.a, b=place.b, function=place.name)
+    header = Header.parse(model.source, library.dialect)
+    has_table = place.a.bits + place.b.bits <= MAX_TABLE_BITS
     entry = {
-        "name": name,
-        "a": str(a),
-        "b": str(b),
+        "name": place.name,
+        "a": str(place.a),
+        "b": str(place.b),
         "path": path,
         "function": model.function,
         "source_sha256": hashlib.sha256(raw).hexdigest(),
-        "table_sha256": table_sha256(model.tabulate()) if small else None,
-        "printed": dataclasses.asdict(header.printed),
-        "hardware": {
-            "power_mw": float(header.power_mw),
-            "area_um2": float(header.area_um2),
-            "delay_ns": float(header.delay_ns),
-        },
+        "table_sha256": table_sha256(model.tabulate()) if has_table else None,
+        "printed": dict(header.printed),
+        "hardware": dict(header.hardware),
     }
     return entry, header
 
 
-def render(index: dict[str, Any]) -> str:
-    """Text of an index file: one line per key, and one per multiplier.
-
-    Examples
-    --------
-    >>> print(render({"release": "x", "multipliers": [{"name": "m"}]}), end="")
-    {
-    "release": "x",
-    "multipliers": [
-    {"name":"m"}
-    ]
-    }
-    """
-    lines = []
-    for key, value in index.items():
-        if key == "multipliers":
-            rows = ",\n".join(
-                json.dumps(row, ensure_ascii=False, separators=(",", ":")) for row in value
-            )
-            lines.append(f"{json.dumps(key)}: [\n{rows}\n]")
-        else:
-            lines.append(f"{json.dumps(key)}: {json.dumps(value, ensure_ascii=False)}")
-    return "{\n" + ",\n".join(lines) + "\n}\n"
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run from the command line; returns the exit code."""
+    known = {library.source: library for library in LIBRARIES}
     parser = argparse.ArgumentParser(
         prog="python -m multipliers_index.build",
-        description="Rebuild the index of EvoApproxLib from a git checkout of it.",
+        description="Rebuild the index of a library from a git checkout of it.",
     )
     parser.add_argument(
         "--checkout", type=Path, required=True, help="git repository that has the pinned commits"
     )
     parser.add_argument(
-        "--release", action="append", choices=sorted(RELEASES), help="only this release (repeat)"
+        "--source", choices=sorted(known), default=LIBRARIES[0].source, help="which library it is"
     )
+    parser.add_argument("--release", action="append", help="only this release (repeat)")
     parser.add_argument(
         "--output", type=Path, help="folder to write to, or to compare with (default: the package)"
     )
@@ -248,16 +210,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--check", action="store_true", help="write nothing; exit with 1 if a file would change"
     )
     options = parser.parse_args(arguments)
+    library = known[options.source]
+    for release in options.release or ():
+        if release not in library.releases:
+            parser.error(f"{library.source} has the releases {', '.join(library.releases)}")
     folder = options.output or Path(str(files("multipliers_index")))
     differing = []
-    for release in options.release or sorted(RELEASES):
+    for release in options.release or library.releases:
         try:
-            index = build_index(options.checkout, release, RELEASES[release])
+            index = build_index(options.checkout, library, release)
         except ApproxHubError as error:
             print(f"error: {error}", file=sys.stderr)
             return error.exit_code
-        text = render(index).encode()
-        path = folder / f"evoapproxlib-{release}.json"
+        text = render_index(index).encode()
+        path = folder / f"{library.source}-{release}.json"
         if not options.check:
             folder.mkdir(parents=True, exist_ok=True)
             path.write_bytes(text)

@@ -7,8 +7,18 @@ is ever executed. Imports pycparser, numpy, :mod:`approxhub.errors` and
 
 from __future__ import annotations
 
-from approxhub.cmodel.header import Header, Printed
+from approxhub.cmodel.header import EVOAPPROX8B, EVOAPPROXLIB, FPGAS, Dialect, Header
 from approxhub.cmodel.limits import LIMITS, Limits
 from approxhub.cmodel.model import MAX_TABLE_BITS, CModel
 
-__all__ = ["LIMITS", "MAX_TABLE_BITS", "CModel", "Header", "Limits", "Printed"]
+__all__ = [
+    "EVOAPPROX8B",
+    "EVOAPPROXLIB",
+    "FPGAS",
+    "LIMITS",
+    "MAX_TABLE_BITS",
+    "CModel",
+    "Dialect",
+    "Header",
+    "Limits",
+]

@@ -1,7 +1,7 @@
 """Caps on what a C model may cost to read and to evaluate.
 
 A model comes from a download, so its size, its loops and its memory are bounded here and
-nowhere else. The largest circuit of EvoApproxLib needs a tenth of each or less.
+nowhere else. The largest circuit of EvoApproxLib needs an eighth of each or less.
 This module imports nothing of the package.
 """
 
@@ -23,7 +23,7 @@ class Limits:
     nodes : int
         Nodes of the parsed tree.
     operations : int
-        Operators, assignments and calls evaluated for one block of operand pairs.
+        Operators, assignments, calls and reads evaluated for one block of operand pairs.
     iterations : int
         Loop iterations for one block of operand pairs.
     array_elements : int
@@ -32,6 +32,8 @@ class Limits:
         Bytes of all arrays that one evaluation creates.
     live_bytes : int
         Aimed-at memory of the intermediate values of one block; sets the size of a block.
+    seconds : float
+        Processor time for every 2**20 operand pairs that are evaluated, and for fewer.
 
     Examples
     --------
@@ -46,6 +48,7 @@ class Limits:
     array_elements: int = 1 << 22
     array_bytes: int = 1 << 27
     live_bytes: int = 1 << 28
+    seconds: float = 60.0
 
 
 LIMITS = Limits()

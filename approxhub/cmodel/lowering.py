@@ -49,6 +49,8 @@ _SHIFTS = {"<<": lanes.shift_left, ">>": lanes.shift_right}
 _COMPARISONS = ("<", "<=", ">", ">=", "==", "!=")
 
 _INTEGER = re.compile(r"(0[xX][0-9a-fA-F]+|0[bB][01]+|0[0-7]*|[1-9][0-9]*)([uUlL]*)")
+_MAX_DIGITS = 128
+_SHOWN = 40  # characters of a constant in an error
 _SUFFIXES = ("", "u", "l", "ul", "lu", "ll", "ull", "llu")
 _CHARACTERS = {"n": 10, "t": 9, "0": 0, "r": 13, "\\": 92, "'": 39, '"': 34}
 
@@ -126,8 +128,10 @@ class _Lowering:
     def _top(self, node: Any) -> None:
         if isinstance(node, c_ast.FuncDef):
             name = node.decl.name
+            line = _line(node.decl)
+            if not isinstance(node.decl.type, c_ast.FuncDecl):  # pycparser takes `f { ... }`
+                raise CModelError(f"line {line}: {name!r} has a body and no parameter list", line)
             if name in self.definitions:
-                line = _line(node.decl)
                 raise CModelError(f"line {line}: function {name!r} is defined twice", line)
             self.definitions[name] = node
         elif isinstance(node, c_ast.Typedef):
@@ -603,10 +607,12 @@ class _Body:
             raise refuse(node, f"the character constant {text}")
         match = _INTEGER.fullmatch(text)
         if match is None:
-            raise refuse(node, f"the floating-point constant {text}", "use integers")
+            raise refuse(node, f"the floating-point constant {text[:_SHOWN]}", "use integers")
         digits, suffix = match[1], match[2].lower()
         if suffix not in _SUFFIXES:
-            raise refuse(node, f"the constant {text}")
+            raise refuse(node, f"the constant {text[:_SHOWN]}")
+        if len(digits) > _MAX_DIGITS:  # Python itself refuses to read a decimal of thousands
+            raise CModelError(f"line {line}: the constant {text[:_SHOWN]}... is too long", line)
         decimal = digits[0] != "0"
         if decimal:
             value = int(digits)

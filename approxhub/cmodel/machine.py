@@ -7,6 +7,8 @@ Imports numpy, the errors and the arithmetic of lanes.
 
 from __future__ import annotations
 
+import math
+import time
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,6 +27,8 @@ __all__ = ["CArray", "Frame", "Machine", "Slot"]
 
 # Where operands choose among array cells that depend on operands, all cells are walked over.
 _MAX_SELECTED_CELLS = 1024
+
+_CLOCK = 64  # operations between two looks at the clock: under a second of the slowest ones
 
 
 class CArray:
@@ -58,11 +62,21 @@ class Frame:
 
 
 class Machine:
-    """What one evaluation of a program carries along."""
+    """What one evaluation of a program carries along.
 
-    def __init__(self, limits: Limits, statics: list[Slot]) -> None:
+    Parameters
+    ----------
+    limits : Limits
+    statics : list of Slot
+        Variables that outlive the call.
+    until : float
+        Processor time of this thread at which the evaluation is given up.
+    """
+
+    def __init__(self, limits: Limits, statics: list[Slot], until: float = math.inf) -> None:
         self.limits = limits
         self.statics = statics
+        self.until = until
         self.frame = Frame(0)
         self.active: Condition = True
         self.breaking: Condition = False
@@ -82,6 +96,18 @@ class Machine:
                 "simplify the model, or give its table instead",
                 line,
             )
+        if not self.operations % _CLOCK:
+            self.look_at_clock(line)
+
+    def look_at_clock(self, line: int) -> None:
+        """Refuse to go on once the time is up."""
+        # Of this thread alone: what else the machine does must not make a model a bad one.
+        if time.thread_time() > self.until:
+            raise CModelError(
+                f"line {line}: it has taken more than {self.limits.seconds:g} s of processor time "
+                "per 2**20 operand pairs; simplify the model, or give its table instead",
+                line,
+            )
 
     def iterate(self, count: int, line: int) -> None:
         """Count loop iterations."""
@@ -92,6 +118,8 @@ class Machine:
                 "shorten the loop, or give the multiplier's table instead",
                 line,
             )
+        if self.iterations % _CLOCK < count:
+            self.look_at_clock(line)
 
     def allocate(self, element: CType, length: int, line: int, zeroed: bool = False) -> CArray:
         """Create an array within the caps."""
@@ -137,6 +165,7 @@ class Machine:
 
     def load(self, slot: int, name: str, line: int) -> Data:
         """Read a local variable."""
+        self.tick(line)
         value = self.frame.slots[slot]
         if value is None or (
             self.frame.partial
@@ -172,6 +201,7 @@ class Machine:
 
     def read(self, array: CArray, index: Data, line: int) -> Data:
         """``array[index]``."""
+        self.tick(line)
         index = self._check_index(array, index, line)
         if isinstance(index, int):
             if index in array.lanes:
@@ -187,6 +217,7 @@ class Machine:
         if array.lanes:
             self._check_selected(len(array.lanes), line)
             for k, cell in array.lanes.items():
+                self.look_at_clock(line)
                 found = lanes.select(lanes.uniform(positions == k), cell, found)
         return found
 
@@ -208,6 +239,7 @@ class Machine:
             self._check_selected(array.length, line)
             positions = np.clip(index.data.astype(np.int64), 0, array.length - 1)
             for k in range(max(0, index.lo), min(array.length, index.hi + 1)):
+                self.look_at_clock(line)
                 where = lanes.all_of(self.active, lanes.uniform(positions == k))
                 if where is not False:
                     self._write_cell(array, k, value, where, line)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -28,6 +29,8 @@ MAX_TABLE_BITS = 24
 # Blocks that keep a circuit's wires in the processor's cache; more only costs memory.
 _MAX_BLOCK = 1 << 18
 _MIN_BLOCK = 1 << 12
+
+_TIMED_PAIRS = 1 << 20  # operand pairs that `Limits.seconds` is for
 
 
 @lru_cache(maxsize=16)
@@ -200,13 +203,17 @@ class CModel:
         block = max(_MIN_BLOCK, min(_MAX_BLOCK, block))
         bits = self.a.bits + self.b.bits
         half = 1 << (bits - 1) if self.a.signed or self.b.signed else 0
+        allowed = LIMITS.seconds * max(1, -(-out.size // _TIMED_PAIRS))
+        until = time.thread_time() + allowed
         try:
             # A signal instead of a warning, were numpy ever to have a reason.
             with np.errstate(all="raise"):
                 statics = self._statics(program)
                 for cut in _blocks(out.shape, block):
                     x, y = _cut(left, cut), _cut(right, cut)
-                    value = _call(program, Machine(LIMITS, statics), x, y)
+                    machine = Machine(LIMITS, statics, until)
+                    value = _call(program, machine, x, y)
+                    machine.look_at_clock(program.function.line)
                     value &= (1 << bits) - 1
                     out[cut] = (value ^ half) - half
         except RecursionError:

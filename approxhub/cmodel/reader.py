@@ -16,9 +16,11 @@ from approxhub.errors import CModelError
 
 __all__ = ["decode", "parse", "plain_text"]
 
-# Strings and characters stand first, so that a comment sign inside one is none.
+# Strings and characters stand first, so that a comment sign inside one is none. One that is not
+# closed is taken to the end of its line, for the parser to refuse: as no match it would make the
+# search start over at every quote.
 _TOKEN = re.compile(
-    r"""(?P<text>"(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*')"""
+    r"""(?P<text>"(?:\\.|[^"\\\n])*"?|'(?:\\.|[^'\\\n])*'?)"""
     r"""|(?P<comment>//[^\n]*|/\*.*?\*/)|(?P<open>/\*)""",
     re.DOTALL,
 )

@@ -1,49 +1,84 @@
 """Acquisition: from an index entry to a verified multiplier.
 
-Download, source hash, C model, table, table hash, metrics against the printed ones; each step
-that fails names itself. Imports numpy; requests and pycparser through what it calls.
+Download, source hash, C model or table file, table hash, metrics against the printed ones; each
+step that fails names itself. Imports numpy; requests, pycparser and the table formats through
+what it calls.
 """
 
 from __future__ import annotations
 
 import contextlib
+import tempfile
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from decimal import Decimal
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import numpy.typing as npt
 
 from approxhub.cmodel import CModel
 from approxhub.errors import ApproxHubError, VerificationError
 from approxhub.metrics import Metrics
 from approxhub.multiplier import MAX_TABLE_BITS, Multiplier, Provenance
 from approxhub.registry.context import FetchContext
-from approxhub.registry.index import Circuit, Index
+from approxhub.registry.index import C_MODEL, Circuit, Index
 
 __all__ = ["acquire", "disagreements"]
 
-_COMPARED_BITS = 16
-_UNITS = Decimal("1.1")  # of the last printed digit: the library rounds, and sometimes cuts
+# Units of the last printed digit: the libraries round, and sometimes cut. Above 8 x 8 bits some
+# digits come from single-precision sums.
+_SMALL_BITS = 16
+_UNITS = Decimal("1.1")
+_WIDE_UNITS = Decimal(3)
 
 
-def acquire(index: Index, circuit: Circuit, context: FetchContext) -> Multiplier:
+def acquire(
+    index: Index, circuit: Circuit, context: FetchContext, beside: str | None = None
+) -> Multiplier:
     """Fetch and verify one circuit of an index.
+
+    Parameters
+    ----------
+    index : Index
+    circuit : Circuit
+        One of the index.
+    context : FetchContext
+        Rules of the network.
+    beside : str, optional
+        Folder or http(s) address that the index itself came from: tried before its own addresses.
 
     Raises
     ------
-    NetworkError, VerificationError, CModelError
+    NetworkError, VerificationError, CModelError, TableFileError
         If a step fails; the message names the id and the step.
     """
     entry = circuit.entry
+    urls = index.urls_of(circuit)
+    if beside is not None and beside.startswith(("http://", "https://")):
+        urls = (f"{beside}/{quote(circuit.path)}", *urls)
+    elif beside is not None:
+        context = replace(context, mirrors=(*context.mirrors, beside))
     with _step(entry.id):
         got = context.download(
             source=index.source,
-            commit=index.commit,
+            commit=index.commit or "",
             path=circuit.path,
-            urls=index.urls_of(circuit),
+            urls=urls,
             sha256=circuit.source_sha256,
+            max_bytes=None if circuit.format == C_MODEL else _max_table_bytes(),
         )
-    with _step(entry.id, "C model: "):
-        model = CModel.parse(got.content, a=entry.a, b=entry.b, function=circuit.function)
-        has_table = entry.a.bits + entry.b.bits <= MAX_TABLE_BITS
-        table = model.tabulate() if has_table else None
+    model: CModel | None = None
+    table: npt.NDArray[Any] | None = None
+    if circuit.format == C_MODEL:
+        with _step(entry.id, "C model: "):
+            model = CModel.parse(got.content, a=entry.a, b=entry.b, function=circuit.function)
+            if entry.a.bits + entry.b.bits <= MAX_TABLE_BITS:
+                table = model.tabulate()
+    else:
+        with _step(entry.id, "table file: "):
+            table = _table(circuit, got.content)
 
     def made(notes: tuple[str, ...] = ()) -> Multiplier:
         return Multiplier(
@@ -51,7 +86,7 @@ def acquire(index: Index, circuit: Circuit, context: FetchContext) -> Multiplier
             entry.a,
             entry.b,
             table=table,
-            circuit=None if has_table else model,
+            circuit=model if table is None else None,
             hardware=entry.hardware,
             printed=entry.printed,
             provenance=Provenance(
@@ -73,13 +108,39 @@ def acquire(index: Index, circuit: Circuit, context: FetchContext) -> Multiplier
         if entry.table_sha256 not in (None, multiplier.table_sha256):
             raise VerificationError(
                 f"the table hashes to {multiplier.table_sha256}, the index says "
-                f"{entry.table_sha256}; please report this: the interpreter or the index is wrong"
+                f"{entry.table_sha256}; please report this: what reads the file or the index is "
+                "wrong"
             )
-    if entry.a.bits + entry.b.bits <= _COMPARED_BITS:
-        notes = disagreements(entry.printed, multiplier.metrics)
+    if multiplier.has_table:
+        small = entry.a.bits + entry.b.bits <= _SMALL_BITS
+        notes = disagreements(entry.printed, multiplier.metrics, _UNITS if small else _WIDE_UNITS)
         if notes:
             return made(notes)
     return multiplier
+
+
+def _max_table_bytes() -> int:
+    from approxhub.formats import MAX_FILE_BYTES
+
+    return MAX_FILE_BYTES
+
+
+def _table(circuit: Circuit, content: bytes) -> npt.NDArray[Any]:
+    """Read the bytes of a table file as the index says."""
+    from approxhub.formats import read_table
+
+    entry = circuit.entry
+    with tempfile.TemporaryDirectory(prefix="approxhub-") as folder:
+        path = Path(folder) / Path(circuit.path).name
+        path.write_bytes(content)
+        return read_table(
+            path,
+            format=circuit.format,
+            operands=(entry.a, entry.b),
+            index_order=circuit.index_order,
+            operand_order=circuit.operand_order,
+            name=entry.name,
+        ).table
 
 
 @contextlib.contextmanager
@@ -92,8 +153,10 @@ def _step(id: str, name: str = "") -> Iterator[None]:
         raise
 
 
-def disagreements(printed: Mapping[str, str], computed: Metrics) -> tuple[str, ...]:
-    """Printed metrics that are more than 1.1 units of their last digit off the computed ones.
+def disagreements(
+    printed: Mapping[str, str], computed: Metrics, units: Decimal = _UNITS
+) -> tuple[str, ...]:
+    """Printed metrics that are off the computed ones by more than some units of their last digit.
 
     Examples
     --------
@@ -108,6 +171,6 @@ def disagreements(printed: Mapping[str, str], computed: Metrics) -> tuple[str, .
     for key, text in printed.items():
         said = Decimal(text)
         unit = Decimal(1).scaleb(int(said.as_tuple().exponent))
-        if key in numbers and abs(Decimal(numbers[key]) - said) > _UNITS * unit:
+        if key in numbers and abs(Decimal(numbers[key]) - said) > units * unit:
             found.append(f"printed {key} {text}, computed {numbers[key]:.6g}")
     return tuple(found)

@@ -15,14 +15,20 @@ from approxhub.errors import (
     PluginError,
     UnknownMultiplierError,
 )
-from approxhub.ids import MultiplierId
+from approxhub.ids import LOCAL, MultiplierId
 from approxhub.plugins.descriptors import MultiplierSource
 from approxhub.registry.entries import Entry
 
-__all__ = ["close_ids", "entries", "entry_of", "not_found", "resolve", "resolve_id", "source_of"]
-
-LOCAL = "local"
-"""Source name of the multipliers that were put into the store by hand."""
+__all__ = [
+    "bare_entries",
+    "close_ids",
+    "entries",
+    "entry_of",
+    "not_found",
+    "resolve",
+    "resolve_id",
+    "source_of",
+]
 
 _CLOSE = 5
 _HOOK = "approxhub_multiplier_sources"
@@ -90,9 +96,14 @@ def entries() -> list[Entry]:
     Examples
     --------
     >>> sorted({e.source for e in entries()})[:2]
-    ['bam', 'drum']
+    ['approx-fpgas', 'bam']
     """
     return [entry for source in _sources() for entry in _listed_or_warn(source)]
+
+
+def bare_entries() -> list[Entry]:
+    """Like :func:`entries`, but only what may be asked for by its name alone."""
+    return [e for s in _sources() if s.bare_names for e in _listed_or_warn(s)]
 
 
 def entry_of(id: MultiplierId) -> Entry | None:
@@ -107,7 +118,8 @@ def resolve(id: str) -> str:
     """Full id of whatever `id` stands for.
 
     A name without its source (or its release) stands for the multipliers called so. If they are
-    more than one, they must provably be the same table: then the first by id is meant.
+    more than one, they must provably be the same table: then the one is meant whose source has
+    the highest priority (the first by name, of several) and lists it first.
 
     Raises
     ------
@@ -131,7 +143,8 @@ def resolve_id(id: MultiplierId) -> MultiplierId:
     if id.source == LOCAL:
         return id
     if id.source is None:
-        pool = [e for s in _sources() if s.bare_names for e in _listed_or_warn(s)]
+        preferred = sorted(_sources(), key=lambda s: -s.priority)
+        pool = [e for s in preferred if s.bare_names for e in _listed_or_warn(s)]
     else:
         pool = _listed_or_warn(source_of(id.source))
     found = [e for e in pool if id.path in (e.name, e.path)]
@@ -146,11 +159,10 @@ def resolve_id(id: MultiplierId) -> MultiplierId:
 
 
 def _agreed(id: MultiplierId, found: Sequence[Entry]) -> Entry:
-    found = sorted(found, key=lambda e: e.id)
     tables = {(e.a, e.b, e.table_sha256) for e in found}
-    if len(found) == 1 or (len(tables) == 1 and found[0].table_sha256 is not None):
+    if len(found) == 1 or (len(tables) == 1 and (found[0].table_sha256 or _one_source(found))):
         return found[0]
-    ids = [e.id for e in found]
+    ids = sorted(e.id for e in found)
     why = (
         "their tables differ"
         if len({t for *_, t in tables} - {None}) > 1
@@ -162,12 +174,18 @@ def _agreed(id: MultiplierId, found: Sequence[Entry]) -> Entry:
     )
 
 
+def _one_source(found: Sequence[Entry]) -> bool:
+    """Whether circuits without a table are provably one: the same function of the same file."""
+    sources = {(e.source_sha256, e.function) for e in found}
+    return len(sources) == 1 and all(e.source_sha256 and e.function for e in found)
+
+
 def not_found(id: MultiplierId) -> UnknownMultiplierError:
     """Make the error for an id that nobody knows, with the known ids that look like it."""
     if id.source == LOCAL:
         return UnknownMultiplierError(
-            f"{id.base} is not in the cache; approxhub.registry.Store().put(multiplier) puts a "
-            "multiplier of one's own there"
+            f"{id.base} is not in the cache; `approxhub import FILE --name {id.path}` puts a table "
+            "of one's own there"
         )
     if id.source is not None:
         _listed(source_of(id.source))  # if that is what fails, then this is the thing to say

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from approxhub.registry.context import FetchContext
 
-__all__ = ["MAX_BYTES", "Download", "download"]
+__all__ = ["MAX_BYTES", "Download", "download", "retrieve"]
 
 MAX_BYTES = 4 << 20
 """Size at which a download is cut off; the largest C model of EvoApproxLib has a tenth of it."""
@@ -101,6 +101,19 @@ def download(
         f"APPROXHUB_TIMEOUT ({context.timeout:g} s), or set APPROXHUB_MIRROR to a folder or "
         "address with the library"
     )
+
+
+def retrieve(context: FetchContext, url: str, max_bytes: int = MAX_BYTES) -> bytes:
+    """Get a file from one address, whatever it holds: nothing says what it must hash to.
+
+    Raises
+    ------
+    NetworkError, OfflineError
+        If it cannot be had.
+    """
+    if context.offline:
+        raise OfflineError(f"{_shown(url)}: offline; unset APPROXHUB_OFFLINE to ask it")
+    return _from_address(url, max_bytes, time.monotonic() + context.timeout, context.timeout)
 
 
 def _candidates(

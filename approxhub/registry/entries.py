@@ -5,10 +5,12 @@ Imports numpy through the operand formats; never torch, h5py or requests.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from decimal import Decimal
 
-from approxhub.multiplier import Hardware
+from approxhub.multiplier import MAX_TABLE_BITS, Hardware, exact
 from approxhub.operands import OperandFormat
 
 __all__ = ["Entry"]
@@ -34,6 +36,8 @@ class Entry:
         SPDX identifier, and the paper to cite.
     summary : str
         One line for a person.
+    source_sha256, function : str or None
+        Hash of the file that it is made of, and the C function in it; None where there is none.
 
     Examples
     --------
@@ -53,6 +57,8 @@ class Entry:
     citation: str | None = None
     doi: str | None = None
     summary: str = ""
+    source_sha256: str | None = None
+    function: str | None = None
 
     # Cut out of the id rather than parsed: a listing asks this of every entry.
 
@@ -75,3 +81,17 @@ class Entry:
     def name(self) -> str:
         """The part of the path after its last ``/``."""
         return self.path.rpartition("/")[2]
+
+    @property
+    def exact(self) -> bool | None:
+        """Whether its products are exact; None where neither table hash nor printed errors tell."""
+        if self.table_sha256 is not None and self.a.bits + self.b.bits <= MAX_TABLE_BITS:
+            return self.table_sha256 == _exact_sha256(self.a, self.b)
+        if any(Decimal(v) for v in self.printed.values()):
+            return False
+        return True if "ep_pct" in self.printed or self.source == "exact" else None
+
+
+@functools.lru_cache(maxsize=32)
+def _exact_sha256(a: OperandFormat, b: OperandFormat) -> str | None:
+    return exact(a.bits, a.signed, b_bits=b.bits, b_signed=b.signed).table_sha256

@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from approxhub.errors import ApproxHubError, StoreError, VerificationError
 from approxhub.metrics import Metrics
-from approxhub.multiplier import Circuit, Multiplier
+from approxhub.multiplier import Circuit, Multiplier, parse_format_pair
 from approxhub.operands import OperandFormat
 from approxhub.registry.framing import BLOCK, seal, unseal
 
@@ -37,6 +37,7 @@ __all__ = [
     "encode",
     "is_identity",
     "migrate",
+    "parse_identity",
 ]
 
 SCHEMA_VERSION = 1
@@ -129,6 +130,21 @@ def check_identity(identity: str) -> str:
     if not is_identity(identity):
         raise VerificationError(f"{identity[:80]!r} is not the identity of a table or circuit")
     return identity
+
+
+def parse_identity(identity: str) -> tuple[OperandFormat, OperandFormat, str | None]:
+    """Operand formats that an identity begins with, and the table hash if it ends in one.
+
+    Examples
+    --------
+    >>> a, b, table = parse_identity("8ux4s-" + 64 * "0")
+    >>> str(a), str(b), table == 64 * "0"
+    ('8u', '4s', True)
+    >>> parse_identity("16ux16u-circuit-" + 64 * "0")[2] is None
+    True
+    """
+    pair, kind, *rest = check_identity(identity).split("-")
+    return *parse_format_pair(pair), None if rest else kind
 
 
 def encode(stored: StoredObject) -> bytes:

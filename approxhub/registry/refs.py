@@ -18,9 +18,15 @@ from approxhub.registry.objects import Migrations, check_identity, migrate
 
 __all__ = ["SCHEMA_VERSION", "Ref", "decode_ref", "encode_ref"]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""Version 2 added ``hardware.luts``."""
 
-MIGRATIONS: Migrations = {}
+
+def _with_luts(content: dict[str, Any]) -> dict[str, Any]:
+    return {**content, "hardware": {**content["hardware"], "luts": None}}
+
+
+MIGRATIONS: Migrations = {1: _with_luts}
 """From a schema version to the function that lifts a ref's content to the next one."""
 
 

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
+import time
+from typing import Any
+
+import numpy as np
 import pytest
 
-from approxhub.cmodel import LIMITS, CModel, Limits
+from approxhub.cmodel import LIMITS, CModel, Limits, reader
 from approxhub.cmodel import model as model_module
 from approxhub.errors import CModelError
 from approxhub.operands import OperandFormat
 
 U4 = OperandFormat(4, signed=False)
+U8 = OperandFormat(8, signed=False)
 
 # (id, lines before the function, lines of the body, line of the fault, words of the message)
 # The body starts on line 3 where nothing stands before the function.
@@ -168,6 +175,20 @@ CAPPED = [
         5,
         "more than 99 bytes",
     ),
+    (Limits(seconds=0.0), "return a;", 1, "more than 0 s of processor time"),
+    (Limits(seconds=0.0), "while (1)\n;\nreturn a;", 3, "more than 0 s of processor time"),
+    (
+        Limits(seconds=0.0),
+        "int s = a;\n" + "s = s * b;\n" * 50 + "return s;",
+        19,  # four operations a line: two reads, a product, an assignment
+        "more than 0 s of processor time",
+    ),
+    (
+        Limits(seconds=0.0),
+        "int s = a;\nfor (int i = 0; i < 200; i++)\ns = (s * a + b) & 15;\nreturn s;",
+        5,
+        "more than 0 s of processor time",
+    ),
 ]
 
 
@@ -190,6 +211,72 @@ def test_endless_loops_end() -> None:
     model = CModel.parse("int f(int a, int b)\n{\nfor (;;) a = 1;\n}", a=U4, b=U4)
     with pytest.raises(CModelError, match="line 3: more than"):
         model.evaluate(1, 1)
+
+
+SLOW = {
+    "operators": "int s = a; for (int i = 0; i < 60000; i++) s = s / (i + 1) * b; return s;",
+    "reads": "int s = 1; for (int i = 0; i < 1000000; i++) { a, b, s; } return s;",
+    "cells": """int x[1000], i, j;
+        for (i = 0; i < 1000; i++) x[i] = a + i;
+        for (j = 0; j < 4000; j++) x[(a * 61 + b * 7 + j) % 1000] = x[(b * 67 + a) % 1000] & 255;
+        return x[0];""",
+}
+
+
+@pytest.mark.parametrize("body", SLOW.values(), ids=SLOW)
+def test_time_is_bounded(body: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model that is slow in whatever way is given up soon after its time."""
+    monkeypatch.setattr(model_module, "LIMITS", Limits(seconds=0.05))
+    model = CModel.parse(f"int f(int a, int b) {{ {body} }}", a=U8, b=U8)
+    started = time.thread_time()
+    with pytest.raises(CModelError, match=r"more than 0\.05 s of processor time"):
+        model.tabulate()
+    assert time.thread_time() - started < 2
+
+
+def test_more_pairs_may_take_more_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The time is for 2**20 operand pairs: twice as many may take twice as long."""
+    allowed = []
+
+    class Spy(model_module.Machine):  # type: ignore[name-defined,misc]
+        def __init__(self, limits: Limits, statics: list[Any], until: float = math.inf) -> None:
+            super().__init__(limits, statics, until)
+            allowed.append(until - time.thread_time())
+
+    monkeypatch.setattr(model_module, "Machine", Spy)
+    model = CModel.parse("int f(int a, int b) { return a; }", a=U8, b=U8)
+    for pairs, seconds in ((1, 60), (1 << 20, 60), ((1 << 20) + 1, 120)):
+        allowed.clear()
+        model.evaluate(np.zeros(pairs, int), 1)
+        assert seconds - 5 < allowed[1] <= seconds  # the first one is for the statics
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["'\\" * 400_000, '"\\' * 400_000, "'" * 800_000, '"a' * 400_000, "'/*" * 300_000],
+    ids=range(5),
+)
+def test_open_literals_take_no_time(text: str) -> None:
+    """Quotes that are never closed do not make the search for comments start over at each one."""
+    started = time.thread_time()
+    with contextlib.suppress(CModelError):
+        reader.plain_text(text + "x")
+    assert time.thread_time() - started < 5
+
+
+@pytest.mark.parametrize("before", ["f", "int f", "int f[3]", "int *f"])
+def test_body_without_parameters(before: str) -> None:
+    """Found by fuzzing: what pycparser takes for a function without parameters is refused."""
+    with pytest.raises(CModelError, match=r"line 1: 'f' has a body and no parameter list|not C"):
+        CModel.parse(f"{before} {{ return 1; }} int g(int a, int b) {{ return a; }}", a=U4, b=U4)
+
+
+@pytest.mark.parametrize("digits", ["9" * 5000, "0x" + "f" * 5000, "0" * 5000, "1" * 129])
+def test_endless_constants(digits: str) -> None:
+    """A constant of more digits than Python reads is refused, and not printed in full."""
+    with pytest.raises(CModelError, match=r"line 1: the constant .{40}\.{3} is too long") as caught:
+        CModel.parse(f"int f(int a, int b) {{ return {digits}; }}", a=U4, b=U4)
+    assert len(str(caught.value)) < 100
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,15 @@ COUNTS = {
         ("16s", "16s"): 9, ("7u", "7u"): 18, ("8u", "2u"): 25, ("8u", "3u"): 29, ("8u", "4u"): 29,
         ("8u", "5u"): 34, ("8u", "6u"): 27, ("8u", "7u"): 34, ("8u", "8u"): 37, ("8s", "8s"): 13,
     },
+    "v1.0": {
+        ("11u", "11u"): 11, ("12u", "12u"): 27, ("12s", "12s"): 14, ("16u", "16u"): 31,
+        ("16s", "16s"): 9, ("7u", "7u"): 18, ("8u", "8u"): 36, ("8s", "8s"): 13,
+    },
+    "2017": {("8u", "8u"): 505},
+    "2020": {("8u", "8u"): 32, ("12u", "12u"): 21, ("16u", "16u"): 31},
 }  # fmt: skip
+
+EVOAPPROXLIB = ("v1.1", "v2022", "v1.0")
 
 Index = dict[str, Any]
 
@@ -68,8 +76,14 @@ def test_files_follow_the_schema(indices: dict[str, Index], schema: Index) -> No
         {"a": "17u"},
         {"a": "08u"},
         {"path": "/x.c"},
+        {"path": "x/../../y.c"},
+        {"path": "x//y.c"},
+        {"format": "C model"},
+        {"index_order": "ba"},
+        {"hardware": {"luts": 1.5}},
         {"hardware": {"power_mw": "1", "area_um2": 1, "delay_ns": 1}},
-        {"printed": {}},
+        {"printed": {"speed": "1"}},
+        {"printed": {"mae": 1}},
         {"extra": 1},
     ],
 )
@@ -82,11 +96,13 @@ def test_schema_refuses(indices: dict[str, Index], schema: Index, change: Index)
 
 
 def test_counts(indices: dict[str, Index]) -> None:
-    """673 multipliers: 335 of v1.1 and 338 of v2022, so many of each pair of formats."""
+    """1,421 multipliers: 832 of EvoApproxLib, 505 of evoapprox8b, 84 of approx-fpgas."""
     for release, counts in COUNTS.items():
         found = Counter((m["a"], m["b"]) for m in indices[release]["multipliers"])
         assert found == counts
-    assert sum(len(index["multipliers"]) for index in indices.values()) == 673
+    assert {r: len(i["multipliers"]) for r, i in indices.items()} == {
+        "v1.0": 159, "v1.1": 335, "v2022": 338, "2017": 505, "2020": 84
+    }  # fmt: skip
 
 
 def test_names_are_unique_and_sorted(indices: dict[str, Index]) -> None:
@@ -96,15 +112,55 @@ def test_names_are_unique_and_sorted(indices: dict[str, Index]) -> None:
         assert names == sorted(set(names))
 
 
-def test_table_hashes_up_to_eight_bits(indices: dict[str, Index]) -> None:
-    """There is a table hash exactly where both operands have at most 8 bits: 489 of them."""
-    hashes = 0
-    for index in indices.values():
+def test_table_hashes(indices: dict[str, Index]) -> None:
+    """There is a table hash exactly where a table fits: up to 24 bits in both operands together."""
+    small = 0
+    for release, index in indices.items():
         for m in index["multipliers"]:
-            small = max(int(m["a"][:-1]), int(m["b"][:-1])) <= 8
-            assert (m["table_sha256"] is not None) == small
-            hashes += small
-    assert hashes == 489
+            bits = int(m["a"][:-1]) + int(m["b"][:-1])
+            assert (m["table_sha256"] is not None) == (bits <= 24)
+            small += bits <= 16 and release in ("v1.1", "v2022")
+    assert small == 489
+
+
+def test_releases_that_share_names(indices: dict[str, Index]) -> None:
+    """v1.0 and v1.1 never disagree; v2022 has eight names for tables that differ from v1.1's."""
+    tables = {r: {m["name"]: m["table_sha256"] for m in indices[r]["multipliers"]} for r in indices}
+
+    def differing(one: str, two: str) -> list[str]:
+        shared = sorted(tables[one].keys() & tables[two].keys())
+        return [n for n in shared if tables[one][n] != tables[two][n]]
+
+    assert differing("v1.0", "v1.1") == []
+    assert differing("v1.1", "v2022") == [
+        "mul11u_003", "mul12u_2EF", "mul7u_0ED", "mul8s_1KV8", "mul8s_1KVA", "mul8u_17C8",
+        "mul8x2u_0X3", "mul8x4u_0S7",
+    ]  # fmt: skip
+    assert differing("2020", "v2022") == ["mul12u_33H"]
+    only = tables["v1.0"].keys() - tables["v1.1"].keys() - tables["v2022"].keys()
+    assert sorted(only) == [
+        "mul12u_1BG", "mul16u_42C", "mul16u_9JY", "mul16u_C9H", "mul16u_G24", "mul16u_GPK",
+        "mul16u_HGY", "mul8u_199Z", "mul8u_96D", "mul8u_EXZ", "mul8u_PKY",
+    ]  # fmt: skip
+
+
+def test_distinct_circuits_of_evoapprox8b(indices: dict[str, Index]) -> None:
+    """Some of the 505 circuits are different netlists of one table; 34 are exact."""
+    rows = indices["2017"]["multipliers"]
+    assert len({m["table_sha256"] for m in rows}) == 424
+    assert sum(float(m["printed"]["ep_pct"]) == 0 for m in rows) == 34
+
+
+def test_cost_on_fpgas(indices: dict[str, Index]) -> None:
+    """approx-fpgas has LUTs, power and delay on an FPGA, and no area; the others the reverse."""
+    for release, index in indices.items():
+        fields = {tuple(m["hardware"]) for m in index["multipliers"]}
+        if release == "2020":
+            assert (index["technology"], fields) == ("FPGA", {("power_mw", "delay_ns", "luts")})
+        else:
+            assert (index["technology"], fields) == (
+                "PDK45", {("power_mw", "area_um2", "delay_ns")}
+            )  # fmt: skip
 
 
 def test_citations_are_there(indices: dict[str, Index]) -> None:
@@ -118,7 +174,7 @@ def test_citations_are_there(indices: dict[str, Index]) -> None:
 
 def test_formats_stand_in_name_and_path(indices: dict[str, Index]) -> None:
     """Name, path and operand formats of an entry say the same, and function is the name."""
-    for index in indices.values():
+    for index in (indices[r] for r in EVOAPPROXLIB):
         for m in index["multipliers"]:
             a, b, sign = m["a"][:-1], m["b"][:-1], m["a"][-1]
             width = a if a == b else f"{a}x{b}"

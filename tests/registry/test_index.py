@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from approxhub import errors
 from approxhub.multiplier import Hardware
 from approxhub.registry import index_source
-from approxhub.registry.index import read_index
+from approxhub.registry.index import parse_index, read_index
 
 ENTRY: dict[str, Any] = {
     "name": "mul4u_ONE",
@@ -27,25 +30,24 @@ ENTRY: dict[str, Any] = {
     "citation": "us",
 }
 
+HEAD: dict[str, Any] = {
+    "schema_version": 1,
+    "source": "lab",
+    "release": "r1",
+    "repository": "https://example.org",
+    "commit": "1" * 40,
+    "urls": ["https://example.org/{commit}/{path}"],
+    "format": "c-model",
+    "licence": {"spdx": "MIT", "holder": "us"},
+    "technology": "LAB1",
+    "citations": {"us": {"text": "Us, 2024", "doi": "10.1/us"}},
+}
+
 
 @pytest.fixture
 def data() -> dict[str, Any]:
     """A good index."""
-    return copy.deepcopy(
-        {
-            "schema_version": 1,
-            "source": "lab",
-            "release": "r1",
-            "repository": "https://example.org",
-            "commit": "1" * 40,
-            "urls": ["https://example.org/{commit}/{path}"],
-            "format": "c-model",
-            "licence": {"spdx": "MIT", "holder": "us"},
-            "technology": "LAB1",
-            "citations": {"us": {"text": "Us, 2024", "doi": "10.1/us"}},
-            "multipliers": [ENTRY, {**ENTRY, "name": "mul4u_TWO"}],
-        }
-    )
+    return copy.deepcopy({**HEAD, "multipliers": [ENTRY, {**ENTRY, "name": "mul4u_TWO"}]})
 
 
 def read(data: Any, tmp_path: Path, **options: Any) -> Any:
@@ -77,13 +79,15 @@ def test_address_is_quoted(data: dict[str, Any], tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("field", "value", "says"),
     [
-        ("schema_version", 2, r"reads version 1, got 2; upgrade"),
-        ("schema_version", "1", "reads version 1"),
-        ("schema_version", True, "reads version 1"),
+        ("schema_version", 3, r"reads versions 1 to 2, got 3; upgrade"),
+        ("schema_version", 0, "reads versions 1 to 2"),
+        ("schema_version", "1", "reads versions 1 to 2"),
+        ("schema_version", True, "reads versions 1 to 2"),
         ("source", "a:b", "the name of a source"),
         ("source", "other", "expected 'lab', got 'other'"),
         ("release", "..", "letters, digits"),
         ("release", "a/b", "letters, digits"),
+        ("commit", None, "a commit hash"),
         ("commit", "HEAD", "a commit hash"),
         ("commit", "../../x", "a commit hash"),
         ("format", "verilog", "'c-model'"),
@@ -95,6 +99,10 @@ def test_address_is_quoted(data: dict[str, Any], tmp_path: Path) -> None:
         ("technology", 45, "a name"),
         ("citations", [], "'citations'"),
         ("citations", {"us": {"doi": "x"}}, "citation us: field 'text'"),
+        ("urls", ["http://x/{path}"] * 17, "a list of"),
+        ("revision", 0, "an integer of 1 or more"),
+        ("revision", "2", "an integer of 1 or more"),
+        ("revision", True, "an integer of 1 or more"),
         ("multipliers", {}, "a list"),
         ("multipliers", [7], "multiplier #0: expected an object"),
     ],
@@ -125,6 +133,9 @@ def test_bad_head(data: dict[str, Any], tmp_path: Path, field: str, value: Any, 
         ("path", "C:/x.c"),
         ("path", "./x.c"),
         ("path", ""),
+        ("path", "x" * 201),
+        ("path", "x/" * 500 + "y"),
+        ("name", "x" * 129),
         ("function", "system()"),
         ("function", 5),
         ("source_sha256", "x"),
@@ -140,6 +151,14 @@ def test_bad_head(data: dict[str, Any], tmp_path: Path, field: str, value: Any, 
         ("hardware", {"power_mw": "1"}),
         ("hardware", {"power_mw": -1}),
         ("hardware", {"power_mw": True}),
+        ("hardware", {"power_mw": 10**400}),
+        ("hardware", {"luts": 1.5}),
+        ("hardware", {"luts": -1}),
+        ("format", "npy"),
+        ("index_order", "sideways"),
+        ("operand_order", "aa"),
+        ("printed", {"mae": "1" * 41}),
+        ("printed", {"mae": "\u0663"}),
         ("citation", "nobody"),
     ],
 )
@@ -170,11 +189,74 @@ def test_missing_entry_field(data: dict[str, Any], tmp_path: Path, field: str) -
         read(data, tmp_path)
 
 
+def test_version_2_adds_to_version_1(data: dict[str, Any], tmp_path: Path) -> None:
+    """What version 1 says, version 2 says too; and it knows tables, LUTs and no commit."""
+    old = read(data, tmp_path)
+    assert (old.revision, old.circuits["r1/mul4u_ONE"].format) == (1, "c-model")
+    assert read({**data, "schema_version": 2}, tmp_path) == old
+    table = {**ENTRY, "name": "t", "path": "t.bin", "format": "bin", "function": None}
+    table.update(index_order="offset", operand_order="ba", hardware={"power_mw": 1, "luts": 7})
+    new = {**data, "schema_version": 2, "commit": None, "urls": [], "revision": 3}
+    index = read({**new, "multipliers": [ENTRY, table]}, tmp_path)
+    circuit = index.circuits["r1/t"]
+    assert (index.commit, index.urls_of(circuit), index.revision) == (None, (), 3)
+    assert (circuit.format, circuit.index_order, circuit.operand_order) == ("bin", "offset", "ba")
+    assert circuit.entry.hardware == Hardware(1.0, technology="LAB1", luts=7)
+    assert index.circuits["r1/mul4u_ONE"].format == "c-model"
+
+
+def test_commit_in_an_address_needs_a_commit(data: dict[str, Any], tmp_path: Path) -> None:
+    """An address with {commit} in an index without a commit is refused."""
+    with pytest.raises(errors.IndexFormatError, match=r"no \{commit\} without"):
+        read({**data, "schema_version": 2, "commit": None}, tmp_path)
+
+
+def test_bounded(data: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An index has at most so many entries, and so many bytes."""
+    monkeypatch.setattr("approxhub.registry.index.MAX_ENTRIES", 2)
+    read(data, tmp_path)
+    data["multipliers"].append({**ENTRY, "name": "three"})
+    with pytest.raises(errors.IndexFormatError, match="at most 2 entries, got 3"):
+        read(data, tmp_path)
+    monkeypatch.setattr("approxhub.registry.index.MAX_INDEX_BYTES", 100)
+    with pytest.raises(errors.IndexFormatError, match="at most 100 bytes"):
+        read(data, tmp_path)
+
+
 def test_name_that_stands_twice(data: dict[str, Any], tmp_path: Path) -> None:
     """Two entries of one name are refused."""
     data["multipliers"].append(data["multipliers"][0])
     with pytest.raises(errors.IndexFormatError, match="stands once"):
         read(data, tmp_path)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3)
+    ),
+    max_leaves=5,
+)
+
+
+@given(value=JSON, data=st.data())
+@settings(deadline=None, derandomize=True, max_examples=300)
+def test_anything_anywhere(value: Any, data: st.DataObject) -> None:
+    """Whatever stands wherever in an index: it is read, or refused as an index, never otherwise."""
+    index = json.loads(json.dumps({**HEAD, "multipliers": [ENTRY]}))
+    index["schema_version"] = data.draw(st.sampled_from([1, 2]))
+    place: Any = index
+    while True:
+        key = data.draw(st.sampled_from(sorted(place) if isinstance(place, dict) else [0]))
+        if not isinstance(place[key], (dict, list)) or data.draw(st.booleans()):
+            break
+        place = place[key]
+    place[key] = value
+    with contextlib.suppress(errors.IndexFormatError):
+        found = parse_index(index, "x")
+        for circuit in found.circuits.values():
+            assert ".." not in circuit.path.split("/")
+            assert not circuit.path.startswith("/")
 
 
 @pytest.mark.parametrize(
