@@ -10,12 +10,26 @@ from dataclasses import dataclass, replace
 
 from approxhub.errors import MultiplierIdError
 
-__all__ = ["Modifier", "MultiplierId"]
+__all__ = ["LOCAL", "Modifier", "MultiplierId", "is_source_name"]
+
+LOCAL = "local"
+"""Source name of the multipliers that were put into the store by hand."""
 
 _SOURCE = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 _SEGMENT = re.compile(r"[A-Za-z0-9_.,=-]+")
 _SIGNMAG = re.compile(r"signmag\((weights|both),\s*([0-9]{1,2})\)")
 _ORDER = ("swap", "signmag", "zerogate")
+
+
+def is_source_name(text: str) -> bool:
+    """Whether a text can stand before the colon of an id.
+
+    Examples
+    --------
+    >>> is_source_name("my-lab"), is_source_name("../lab")
+    (True, False)
+    """
+    return _SOURCE.fullmatch(text) is not None
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,20 +59,24 @@ def parse_format_pair(text: str) -> tuple[OperandFormat, OperandFormat]:
 
 @dataclass(frozen=True, slots=True)
 class Hardware:
-    """What a circuit costs in silicon; any figure may be unknown.
+    """What a circuit costs, as silicon or on an FPGA; any figure may be unknown.
 
     Parameters
     ----------
     power_mw, area_um2, delay_ns : float or None
         Power in milliwatts, area in square micrometres, delay in nanoseconds.
     technology : str or None
-        Name of the process the figures hold for.
+        Name of the process, or the kind of FPGA, that the figures hold for; only figures of one
+        technology can be compared.
+    luts : int or None
+        Lookup tables that it takes on an FPGA, which has no area.
     """
 
     power_mw: float | None = None
     area_um2: float | None = None
     delay_ns: float | None = None
     technology: str | None = None
+    luts: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

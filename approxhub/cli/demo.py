@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from approxhub.cli.output import json_option, print_json, print_table, worst_code
+from approxhub.cli.progress import progress_bar
 
 if TYPE_CHECKING:
     from approxhub.demo import DemoResult
@@ -75,7 +74,7 @@ def command(
         raise DemoError(
             f"the folder {out} cannot be made: {error}; choose one with --out"
         ) from None
-    with _progress() as progress:
+    with progress_bar() as progress:
         result = run_demo([*first, *more] or None, seed=seed, seeds=seeds, progress=progress)
     for name, cause in result.failed:
         click.echo(f"warning: left out {name}: {cause}", err=True)
@@ -121,21 +120,4 @@ def _print(result: DemoResult) -> None:
         click.echo(
             "Energy is '-' where no power is published for a circuit, as for formulas; try\n"
             "  approxhub demo --multiplier mul8s_1KV9 mul8s_1L12 mul8u_17KS"
-        )
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[int, int, str], None]]:
-    """A bar on a terminal's stderr, else a line for each step."""
-    from rich.console import Console
-    from rich.progress import Progress
-
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield lambda done, total, what: click.echo(f"[{done}/{total}] {what}", err=True)
-        return
-    with Progress(console=console, transient=True) as bar:
-        task = bar.add_task("starting")
-        yield lambda done, total, what: bar.update(
-            task, completed=done, total=total, description=what
         )

@@ -17,13 +17,16 @@ if TYPE_CHECKING:
     from approxhub.operands import OperandFormat
 
 __all__ = [
+    "aligned",
     "error_record",
+    "examples",
     "format_record",
     "json_option",
     "number",
     "offline_option",
     "print_json",
     "print_table",
+    "size",
     "worst_code",
 ]
 
@@ -33,6 +36,11 @@ F = TypeVar("F", bound=Callable[..., Any])
 def json_option(function: F) -> F:
     """Give a command ``--json``."""
     return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(function)
+
+
+def examples(*lines: str) -> str:
+    """Give help's last part: command lines, as they are."""
+    return "\n".join(["\b", "Examples:", *(f"  approxhub {line}" for line in lines)])
 
 
 def offline_option(function: F) -> F:
@@ -48,16 +56,37 @@ def print_json(value: Any) -> None:
 
 def print_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Print columns, each as wide as it needs."""
-    table = [list(header), *map(list, rows)]
-    widths = [max(len(row[i]) for row in table) for i in range(len(header))]
-    for row in table:
-        line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        click.echo(line.rstrip())
+    for line in aligned([header, *rows]):
+        click.echo(line)
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of columns, each as wide as it needs."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows
+    ]
 
 
 def number(value: float | None) -> str:
     """Write a number for a person; ``-`` where there is none."""
     return "-" if value is None else f"{value:.6g}"
+
+
+def size(length: int) -> str:
+    """Write a number of bytes for a person.
+
+    Examples
+    --------
+    >>> size(999), size(20_480)
+    ('999 B', '20.5 kB')
+    """
+    value = float(length)
+    for unit in ("B", "kB", "MB"):
+        if value < 1000:
+            return f"{value:.3g} {unit}"
+        value /= 1000
+    return f"{value:.3g} GB"
 
 
 def format_record(f: OperandFormat) -> dict[str, Any]:

@@ -5,24 +5,27 @@ Imports the catalogue and the store; whatever is heavy is imported by the steps 
 
 from __future__ import annotations
 
+import sys
 import threading
 import warnings
 import weakref
-from collections.abc import Callable, Iterable
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 from approxhub.errors import (
     ApproxHubError,
+    InputError,
     PluginError,
     StoreError,
     UnknownMultiplierError,
     VerificationError,
 )
-from approxhub.ids import Modifier, MultiplierId
+from approxhub.ids import LOCAL, Modifier, MultiplierId
 from approxhub.multiplier import Multiplier
 from approxhub.plugins.descriptors import MultiplierSource
 from approxhub.registry.catalogue import (
-    LOCAL,
     close_ids,
     entry_of,
     not_found,
@@ -30,9 +33,10 @@ from approxhub.registry.catalogue import (
     source_of,
 )
 from approxhub.registry.context import FetchContext
+from approxhub.registry.entries import Entry
 from approxhub.registry.store import Store
 
-__all__ = ["FetchResult", "fetch", "find_by_identity", "load", "peek"]
+__all__ = ["FetchResult", "ask_source", "fetch", "fetch_each", "find_by_identity", "load", "peek"]
 
 _loaded: weakref.WeakValueDictionary[tuple[str, str], Multiplier] = weakref.WeakValueDictionary()
 _loaded_lock = threading.Lock()
@@ -104,6 +108,7 @@ def fetch(
     *,
     force: bool = False,
     offline: bool | None = None,
+    jobs: int = 1,
     progress: Callable[[FetchResult], None] | None = None,
 ) -> list[FetchResult]:
     """Bring multipliers into the cache; goes on after one that fails.
@@ -116,13 +121,20 @@ def fetch(
         Fetch even what is in the cache.
     offline : bool, optional
         Whether the network is forbidden; ``APPROXHUB_OFFLINE`` when not given.
+    jobs : int
+        How many to fetch at a time, in threads: downloads overlap.
     progress : callable, optional
-        Called with each result as it comes.
+        Called with each result, in the order of `ids`.
 
     Returns
     -------
     list of FetchResult
         In the order of `ids`. A failure is in its `error`, not raised.
+
+    Raises
+    ------
+    InputError
+        If `jobs` is not positive.
 
     Examples
     --------
@@ -130,21 +142,76 @@ def fetch(
     [('exact:8s', 'computed'), ('exact:8t', 'failed')]
     """
     results = []
-    store = Store()
-    for id in [ids] if isinstance(ids, str) else ids:
-        name = id
-        try:
-            full = resolve_id(MultiplierId.parse(id))
-            name = str(full.base)
-            made, state = _obtain(store, full.base, offline, force=force, must_keep=True)
-            _modified(made, full.modifiers)  # refuse here what load would refuse
-            result = FetchResult(name, state, made)
-        except ApproxHubError as error:
-            result = FetchResult(name, "failed", error=error)
+    for result in fetch_each(ids, force=force, offline=offline, jobs=jobs):
         results.append(result)
         if progress is not None:
             progress(result)
     return results
+
+
+def fetch_each(
+    ids: str | Iterable[str],
+    *,
+    force: bool = False,
+    offline: bool | None = None,
+    jobs: int = 1,
+) -> Iterator[FetchResult]:
+    """Like :func:`fetch`, a result at a time: of many multipliers few are in memory.
+
+    Yields
+    ------
+    FetchResult
+        In the order of `ids`.
+
+    Raises
+    ------
+    InputError
+        If `jobs` is not positive.
+
+    Examples
+    --------
+    >>> [r.state for r in fetch_each(["exact:8s", "exact:8u"], jobs=2)]
+    ['computed', 'computed']
+    """
+    if jobs < 1:
+        raise InputError(f"jobs must be 1 or more, got {jobs}")
+    store = Store()
+
+    def one(id: str) -> FetchResult:
+        return _fetched(store, id, offline, force=force)
+
+    wanted = [ids] if isinstance(ids, str) else ids
+    return map(one, wanted) if jobs == 1 else _in_threads(one, wanted, jobs)
+
+
+def _in_threads(
+    one: Callable[[str], FetchResult], ids: Iterable[str], jobs: int
+) -> Iterator[FetchResult]:
+    """Results in order, with no more than twice `jobs` of them begun or waiting to be taken."""
+    waiting: deque[Future[FetchResult]] = deque()
+    with ThreadPoolExecutor(jobs) as pool:
+        try:
+            for id in ids:
+                waiting.append(pool.submit(one, id))
+                if len(waiting) >= 2 * jobs:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:  # nobody waits for the rest any more
+            for future in waiting:
+                future.cancel()
+
+
+def _fetched(store: Store, id: str, offline: bool | None, *, force: bool) -> FetchResult:
+    name = id
+    try:
+        full = resolve_id(MultiplierId.parse(id))
+        name = str(full.base)
+        made, state = _obtain(store, full.base, offline, force=force, must_keep=True)
+        _modified(made, full.modifiers)  # refuse here what load would refuse
+        return FetchResult(name, state, made)
+    except ApproxHubError as error:
+        return FetchResult(name, "failed", error=error)
 
 
 def peek(id: MultiplierId) -> Multiplier | None:
@@ -161,6 +228,19 @@ def peek(id: MultiplierId) -> Multiplier | None:
             return _modified(_ask(source, id.base, FetchContext(offline=True)), id.modifiers)
     base = Store().get(str(id.base))
     return None if base is None else _modified(base, id.modifiers)
+
+
+def ask_source(id: MultiplierId, *, offline: bool | None = None) -> Multiplier:
+    """Return what the source of a full id without modifiers gives now, past the cache.
+
+    Raises
+    ------
+    UnknownMultiplierError, PluginError
+        If the source does not know it, or fails.
+    NetworkError, VerificationError, CModelError
+        If fetching fails.
+    """
+    return _ask(source_of(id.source or ""), id, FetchContext.from_environment(offline))
 
 
 def find_by_identity(identity: str) -> Multiplier | None:
@@ -244,7 +324,7 @@ def _obtain(
             raise
         if fetched is None:
             fetched = _ask(source, id, context)
-        warnings.warn(f"{id} was not kept: {error}", stacklevel=3)  # of load or fetch
+        _warn(f"{id} was not kept: {error}")
         return fetched, "fetched"
 
 
@@ -254,15 +334,20 @@ def _cached(store: Store, id: MultiplierId) -> Multiplier | None:
         found = store.get(str(id))
     except VerificationError as error:
         # The store advises to fetch, which is what is being done.
-        what = str(error).partition("; `approxhub fetch`")[0]
-        warnings.warn(f"{what}; it is being fetched again", stacklevel=4)  # of load or fetch
+        what = str(error).partition("; `approxhub fetch")[0]
+        _warn(f"{what}; it is being fetched again")
         return None
     if found is None:
         return None
     entry = entry_of(id)
-    if entry is not None and entry.table_sha256 not in (None, found.table_sha256):
-        return None
-    return found
+    return found if entry is None or _is_current(found, entry) else None
+
+
+def _is_current(found: Multiplier, entry: Entry) -> bool:
+    """Whether it is what the index says: by its table, or by its source if it has no table."""
+    if entry.table_sha256 is None:
+        return entry.source_sha256 in (None, found.provenance.source_sha256)
+    return entry.table_sha256 == found.table_sha256
 
 
 def _ask(source: MultiplierSource, id: MultiplierId, context: FetchContext) -> Multiplier:
@@ -285,3 +370,11 @@ def _ask(source: MultiplierSource, id: MultiplierId, context: FetchContext) -> M
         raise PluginError(
             f"source {source.name!r} failed to fetch {id}: {type(error).__name__}: {error}"
         ) from error
+
+
+def _warn(message: str) -> None:
+    """Warn at the line that called into this module."""
+    level, frame = 1, sys._getframe()
+    while frame.f_back is not None and frame.f_globals.get("__name__") == __name__:
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, stacklevel=level)

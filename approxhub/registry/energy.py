@@ -5,13 +5,8 @@ Imports the catalogue; uses neither the network nor the cache.
 
 from __future__ import annotations
 
-import functools
-from decimal import Decimal
-
-from approxhub.multiplier import MAX_TABLE_BITS, exact
 from approxhub.operands import OperandFormat
 from approxhub.registry.catalogue import entries
-from approxhub.registry.entries import Entry
 
 __all__ = ["energy_reference"]
 
@@ -50,19 +45,6 @@ def energy_reference(a: OperandFormat, b: OperandFormat, technology: str | None)
         if entry.hardware.technology == technology
         and (entry.a, entry.b) == (a, b)
         and entry.hardware.power_mw is not None
-        and _is_exact(entry)
+        and entry.exact
     ]
     return min(powers, default=None)
-
-
-def _is_exact(entry: Entry) -> bool:
-    if entry.table_sha256 is not None:
-        return entry.table_sha256 == _exact_sha256(entry.a, entry.b)
-    return "ep_pct" in entry.printed and not any(Decimal(v) for v in entry.printed.values())
-
-
-@functools.lru_cache(maxsize=32)
-def _exact_sha256(a: OperandFormat, b: OperandFormat) -> str | None:
-    if a.bits + b.bits > MAX_TABLE_BITS:
-        return None
-    return exact(a.bits, a.signed, b_bits=b.bits, b_signed=b.signed).table_sha256

@@ -13,7 +13,7 @@ import hashlib
 import os
 import secrets
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from approxhub.errors import (
@@ -24,18 +24,22 @@ from approxhub.errors import (
     StoreReadOnlyError,
     VerificationError,
 )
-from approxhub.ids import MultiplierId
+from approxhub.ids import LOCAL, MultiplierId, is_source_name
 from approxhub.multiplier import Multiplier
 from approxhub.registry import objects, refs
 from approxhub.registry.refs import Ref
 
-__all__ = ["Store", "default_root"]
+__all__ = ["STALE_SECONDS", "TEMPORARY", "Store", "default_root", "healing"]
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
-_TEMPORARY = ".tmp-"
-_STALE_SECONDS = 3600.0
 _LOCK_SECONDS = 600.0
+
+TEMPORARY = ".tmp-"
+"""What the names of files begin with that are not complete."""
+
+STALE_SECONDS = 3600.0
+"""Age from which a temporary file is one that a process which was killed has left."""
 
 
 def default_root() -> Path:
@@ -89,6 +93,17 @@ class Store:
             raise StoreError(f"{id!r} is not a full id without modifiers: it names no file")
         return self.root / "refs" / parsed.source / f"{parsed.path}.json"
 
+    def index_path(self, name: str) -> Path:
+        """File of an index that was added; the grammar of a source's name keeps it inside."""
+        if not is_source_name(name):
+            raise StoreError(f"{name!r} is not the name of a source: it names no file")
+        return self.root / "indexes" / f"{name}.json"
+
+    def index_names(self) -> list[str]:
+        """Names of the indexes that were added, sorted; by the names of the files alone."""
+        found = sorted(p.stem for p in (self.root / "indexes").glob("*.json"))
+        return [name for name in found if is_source_name(name)]
+
     def has(self, id: MultiplierId) -> bool:
         """Whether there is a ref of a full id."""
         return self.ref_path(str(id)).exists()
@@ -106,7 +121,15 @@ class Store:
 
     def identities(self) -> list[str]:
         """Identities that have an object, sorted; by the names of the files alone."""
-        return sorted(p.stem for p in (self.root / "objects").glob("*.h5"))
+        return self._stems("objects")
+
+    def factored(self) -> list[str]:
+        """Identities that have factors, sorted; by the names of the files alone."""
+        return self._stems("factors")
+
+    def _stems(self, folder: str) -> list[str]:
+        paths = (self.root / folder).glob("*.h5")
+        return sorted(p.stem for p in paths if objects.is_identity(p.stem))
 
     # --- reading ----------------------------------------------------------------
 
@@ -122,7 +145,7 @@ class Store:
         data = _read(path)
         if data is None:
             return None
-        with _about(path):
+        with _about(path, id):
             ref = refs.decode_ref(data)
             if ref.id != id:
                 raise VerificationError(f"it is the ref of {ref.id!r}")
@@ -147,7 +170,7 @@ class Store:
         data = _read(path)
         if data is None:
             return None
-        with _about(path):
+        with _about(path, ref.id):
             stored = objects.decode(data)
             made = Multiplier(
                 ref.id,
@@ -186,6 +209,16 @@ class Store:
         """
         return _read(self.factors_path(identity))
 
+    def get_index(self, name: str) -> bytes | None:
+        """Bytes of an index that was added, not looked into, or None if there is none.
+
+        Raises
+        ------
+        StoreError
+            If the file cannot be read.
+        """
+        return _read(self.index_path(name))
+
     # --- writing ----------------------------------------------------------------
 
     def put(self, multiplier: Multiplier) -> None:
@@ -196,14 +229,15 @@ class Store:
         StoreFullError, StoreReadOnlyError, StoreError
             If it cannot be kept; the cache is then as it was.
         """
-        self._write(
-            {
-                self.object_path(multiplier.identity): objects.encode(
-                    objects.StoredObject.of(multiplier)
-                ),
-                self.ref_path(multiplier.id): refs.encode_ref(Ref.of(multiplier)),
-            }
-        )
+        object = objects.encode(objects.StoredObject.of(multiplier))
+        ref = refs.encode_ref(Ref.of(multiplier))
+        with self.exclusive():  # an object that is there must stay until the ref is
+            self._write(
+                {
+                    self.object_path(multiplier.identity): object,
+                    self.ref_path(multiplier.id): ref,
+                }
+            )
 
     def put_factors(self, identity: str, data: bytes) -> None:
         """Keep the bytes of the factors of an object, whole or not at all.
@@ -214,6 +248,16 @@ class Store:
             If they cannot be kept; the cache is then as it was.
         """
         self._write({self.factors_path(identity): data})
+
+    def put_index(self, name: str, data: bytes) -> None:
+        """Keep the bytes of an index, whole or not at all.
+
+        Raises
+        ------
+        StoreFullError, StoreReadOnlyError, StoreError
+            If they cannot be kept; the cache is then as it was.
+        """
+        self._write({self.index_path(name): data})
 
     def _write(self, files: Mapping[Path, bytes]) -> None:
         staged: list[tuple[str, Path]] = []
@@ -235,6 +279,30 @@ class Store:
                 with contextlib.suppress(OSError):
                     os.unlink(temporary)
 
+    def discard(self, paths: Iterable[Path]) -> None:
+        """Delete files of the cache, in this order, and the folders of refs that are left empty.
+
+        Raises
+        ------
+        StoreReadOnlyError, StoreError
+            If one cannot be deleted; those before it are gone.
+        """
+        refs_folder = self.root / "refs"
+        for path in paths:
+            try:
+                path.unlink(missing_ok=True)
+            except OSError as error:
+                raise _translated(error, self.root) from error
+            with contextlib.suppress(OSError):  # not empty
+                for folder in path.parents:
+                    if refs_folder not in folder.parents:
+                        break
+                    folder.rmdir()
+
+    def exclusive(self) -> contextlib.AbstractContextManager[None]:
+        """Keep other processes from adding refs and from removing objects meanwhile."""
+        return self.lock("objects")
+
     @contextlib.contextmanager
     def lock(self, id: str, seconds: float = _LOCK_SECONDS) -> Iterator[None]:
         """Keep other processes from fetching `id` meanwhile; readers are not kept from anything.
@@ -250,10 +318,10 @@ class Store:
         lock = filelock.FileLock(path)
         try:
             self.root.mkdir(parents=True, exist_ok=True)
-            lock.acquire(timeout=seconds)
+            lock.acquire(timeout=seconds, poll_interval=0.01)
         except filelock.Timeout:
             raise StoreError(
-                f"another process has been fetching {id} for {seconds:.0f} s ({path})"
+                f"another process has been at work on {id} for {seconds:.0f} s ({path})"
             ) from None
         except OSError as error:
             raise _translated(error, self.root) from error
@@ -277,22 +345,38 @@ def _read(path: Path) -> bytes | None:
 
 
 @contextlib.contextmanager
-def _about(path: Path) -> Iterator[None]:
-    """Say in an error which file of the cache it is about."""
+def _about(path: Path, id: str) -> Iterator[None]:
+    """Say in an error which file of the cache it is about, and how to heal it."""
     try:
         yield
     except StoreError as error:
         error.args = (f"{path}: {error}",)
         raise
     except ApproxHubError as error:
-        raise VerificationError(
-            f"{path} is damaged: {error}; `approxhub fetch` gets it again"
-        ) from error
+        raise VerificationError(f"{path} is damaged: {error}; {healing(id)}") from error
+
+
+def healing(id: str) -> str:
+    """Say how to get back what the cache has lost of a multiplier.
+
+    Examples
+    --------
+    >>> healing("evoapproxlib:v1.1/mul8u_1JFF")
+    '`approxhub fetch evoapproxlib:v1.1/mul8u_1JFF` gets it again'
+    >>> healing("local:mine")
+    'import it again, or `approxhub remove local:mine`'
+    """
+    source, _, path = id.partition(":")
+    if source != LOCAL:
+        return f"`approxhub fetch {id}` gets it again"
+    if objects.is_identity(path):  # no id stands for it
+        return "`approxhub cache prune --damaged` removes it"
+    return f"import it again, or `approxhub remove {id}`"
 
 
 def _stage(path: Path, data: bytes) -> str:
     """Write a temporary file beside `path`, and see it onto the disk."""
-    temporary = str(path.parent / f"{_TEMPORARY}{secrets.token_hex(8)}")
+    temporary = str(path.parent / f"{TEMPORARY}{secrets.token_hex(8)}")
     # Not a private file as tempfile makes them: the umask says who may read the cache.
     handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
     try:
@@ -309,9 +393,9 @@ def _stage(path: Path, data: bytes) -> str:
 
 def _sweep(folder: Path) -> None:
     """Remove what a process that was killed an hour ago or more has left."""
-    for path in folder.glob(f"{_TEMPORARY}*"):
+    for path in folder.glob(f"{TEMPORARY}*"):
         with contextlib.suppress(OSError):
-            if time.time() - path.stat().st_mtime > _STALE_SECONDS:
+            if time.time() - path.stat().st_mtime > STALE_SECONDS:
                 path.unlink()
 
 

@@ -306,9 +306,9 @@ def test_newer_schema(odd: Multiplier, module: Any, monkeypatch: pytest.MonkeyPa
     """What a newer version wrote is a clear error and is not overwritten."""
     store = Store()
     with monkeypatch.context() as newer:
-        newer.setattr(module, "SCHEMA_VERSION", 2)
+        newer.setattr(module, "SCHEMA_VERSION", module.SCHEMA_VERSION + 1)
         store.put(odd)
-    with pytest.raises(errors.StoreError, match=r"schema version 2 .* newer .*APPROXHUB_HOME"):
+    with pytest.raises(errors.StoreError, match=r"schema version \d .* newer .*APPROXHUB_HOME"):
         store.get(odd.id)
 
 
@@ -325,10 +325,19 @@ def test_object_migration(odd: Multiplier, monkeypatch: pytest.MonkeyPatch) -> N
 def test_ref_migration(odd: Multiplier, monkeypatch: pytest.MonkeyPatch) -> None:
     """A ref of an older schema is lifted too."""
     data = refs.encode_ref(refs.Ref.of(odd))
-    monkeypatch.setattr(refs, "SCHEMA_VERSION", 2)
-    assert refs.decode_ref(data, {1: lambda c: {**c, "printed": {"mae": "1"}}}).printed == {
+    monkeypatch.setattr(refs, "SCHEMA_VERSION", 3)
+    assert refs.decode_ref(data, {2: lambda c: {**c, "printed": {"mae": "1"}}}).printed == {
         "mae": "1"
     }
+
+
+def test_ref_of_version_1(odd: Multiplier) -> None:
+    """A ref from before there were LUTs is read: it has none."""
+    content = json.loads(refs.encode_ref(refs.Ref.of(odd)))["ref"]
+    content["schema_version"] = 1
+    del content["hardware"]["luts"]
+    data = json.dumps({"sha256": refs._checksum(content), "ref": content}).encode()
+    assert refs.decode_ref(data) == refs.Ref.of(odd)
 
 
 # --- a disk that is full, a folder that is read-only ---------------------------------------
