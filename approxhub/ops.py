@@ -1,4 +1,4 @@
-"""The one operator, ``approxhub::lut_gemm``, and the handles that name its tables.
+"""The operators ``approxhub::lut_gemm`` and ``lut_conv``, and the handles that name their tables.
 
 Integer values in, integers out, not differentiable. A handle is a multiplier's content hash:
 it means the same in every process, so exported programs and checkpoints can hold it.
@@ -9,18 +9,19 @@ from __future__ import annotations
 import threading
 import weakref
 from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from approxhub.backends.protocol import GemmRequest
-from approxhub.backends.routing import choose, prepared_for
-from approxhub.errors import InputError, MissingTableError, OperandRangeError, PluginError
+from approxhub.backends.protocol import Convolution, ConvRequest, GemmRequest
+from approxhub.backends.routing import run_conv, run_gemm
+from approxhub.errors import InputError, MissingTableError, OperandRangeError
 from approxhub.multiplier import Multiplier
 from approxhub.operands import OperandFormat
-from approxhub.plugins.guard import guarded
 
-__all__ = ["accumulator_dtype", "code_dtype", "lut_gemm", "multiplier_of", "register"]
+__all__ = ["accumulator_dtype", "code_dtype", "lut_conv", "lut_gemm", "multiplier_of", "register"]
 
 _INT32_MAX = 2**31 - 1
 _FROM_STORE_LIMIT = 8
@@ -163,34 +164,150 @@ def lut_gemm(a: Tensor, b: Tensor, handle: str, dtype: torch.dtype) -> Tensor:
         If the handle names no multiplier that this process can find.
     """
     _check_shapes(a, b, dtype)
-    multiplier = multiplier_of(handle)
-    check_values(a, multiplier.a, "a")
-    check_values(b, multiplier.b, "b")
     k, n = b.shape
-    if dtype == torch.int32 and accumulator_dtype(multiplier, k) != torch.int32:
-        raise InputError(
-            f"lut_gemm: {k} products of up to {multiplier.max_abs} do not fit int32; "
-            "ask for torch.int64"
-        )
+    multiplier = _checked("lut_gemm", a, b, handle, k, dtype)
     m = a.shape[:-1].numel()
     if m == 0 or n == 0 or k == 0:
         return a.new_zeros((*a.shape[:-1], n), dtype=dtype)
-    request = GemmRequest(multiplier, m, k, n, a.device, dtype)
-    name, backend = choose(request)
-    with guarded(f"backend {name!r}", "leave it out with APPROXHUB_BACKEND=reference"):
-        out = backend.gemm(a, b, prepared_for(name, backend, multiplier, a.device), dtype)
-    shape = (*a.shape[:-1], n)
-    if not isinstance(out, Tensor):
-        raise PluginError(f"backend {name!r} returned {type(out).__name__}, not a tensor")
-    if tuple(out.shape) != shape or out.dtype != dtype or out.device != a.device:
-        raise PluginError(
-            f"backend {name!r} returned {out.dtype} of shape {tuple(out.shape)} on {out.device}, "
-            f"not {dtype} of shape {shape} on {a.device}"
+    return run_gemm(GemmRequest(multiplier, m, k, n, a.device, dtype), a, b)
+
+
+def _checked(
+    name: str, a: Tensor, b: Tensor, handle: str, k: int, dtype: torch.dtype
+) -> Multiplier:
+    """The multiplier of a handle, if it can do this."""
+    multiplier = multiplier_of(handle)
+    check_values(a, multiplier.a, "a")
+    check_values(b, multiplier.b, "b")
+    if dtype == torch.int32 and accumulator_dtype(multiplier, k) != torch.int32:
+        raise InputError(
+            f"{name}: {k} products of up to {multiplier.max_abs} do not fit int32; "
+            "ask for torch.int64"
         )
-    return out.contiguous()  # as the fake kernel promises to compiled code
+    return multiplier
 
 
 @lut_gemm.register_fake
 def _(a: Tensor, b: Tensor, handle: str, dtype: torch.dtype) -> Tensor:
     _check_shapes(a, b, dtype)
     return a.new_empty((*a.shape[:-1], b.shape[1]), dtype=dtype)
+
+
+def _conv_shape(x: Tensor, w: Tensor, c: Convolution, dtype: torch.dtype) -> tuple[int, ...]:
+    """Shape of a convolution's result, if its operands fit."""
+    dims = x.dim() - 2
+    if not 1 <= dims <= 3 or w.dim() != x.dim():
+        raise InputError(
+            "lut_conv takes (N, C, ...) and (O, C/groups, ...) with one to three dimensions at "
+            f"the end, got {tuple(x.shape)} and {tuple(w.shape)}"
+        )
+    if any(len(v) != dims for v in (c.stride, c.padding, c.dilation)):
+        raise InputError(
+            f"lut_conv: an image of {dims} dimensions takes as many strides and dilations, and "
+            f"twice as many paddings; got {c.stride}, {c.dilation} and {c.padding}"
+        )
+    if min(*c.stride, *c.dilation) < 1 or min(min(p) for p in c.padding) < 0:
+        raise InputError(
+            f"lut_conv: stride {c.stride} and dilation {c.dilation} must be at least 1, padding "
+            f"{c.padding} at least 0"
+        )
+    if c.groups < 1 or x.shape[1] != w.shape[1] * c.groups or w.shape[0] % c.groups:
+        raise InputError(
+            f"lut_conv: {x.shape[1]} input and {w.shape[0]} output channels do not fit "
+            f"{c.groups} groups of {w.shape[1]} input channels"
+        )
+    size = c.output_size(tuple(x.shape[2:]), tuple(w.shape[2:]))
+    if any(w.shape[d] < 1 for d in range(2, w.dim())) or min(size) < 1:
+        spans = tuple(d * (k - 1) + 1 for d, k in zip(c.dilation, w.shape[2:], strict=True))
+        padded = tuple(n + sum(p) for n, p in zip(x.shape[2:], c.padding, strict=True))
+        raise InputError(f"lut_conv: the kernel spans {spans}, more than the padded input {padded}")
+    if x.device != w.device:
+        raise InputError(f"lut_conv: operands are on {x.device} and {w.device}; move one")
+    if dtype not in (torch.int32, torch.int64):
+        raise InputError(f"lut_conv: the result is int32 or int64, not {dtype}")
+    return (x.shape[0], w.shape[0], *size)
+
+
+def _convolution(
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    groups: int,
+    pad_value: int = 0,
+) -> Convolution:
+    if len(padding) % 2:
+        raise InputError(f"lut_conv: padding is pairs of before and behind, got {list(padding)}")
+    pairs = tuple(zip(padding[::2], padding[1::2], strict=True))
+    return Convolution(tuple(stride), pairs, tuple(dilation), groups, pad_value)
+
+
+@torch.library.custom_op("approxhub::lut_conv", mutates_args=())
+def lut_conv(
+    x: Tensor,
+    w: Tensor,
+    pad: Tensor,
+    handle: str,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    groups: int,
+    dtype: torch.dtype,
+) -> Tensor:
+    """Integer convolution through a multiplier, over one to three dimensions.
+
+    Parameters
+    ----------
+    x : Tensor of integers, (N, C, ...)
+        Values of the activation operand.
+    w : Tensor of integers, (O, C / groups, ...)
+        Values of the weight operand, on the same device.
+    pad : Tensor of one integer
+        The value that padding has; its products count like any others. A tensor, for it is
+        often the zero point of a quantiser.
+    handle : str
+        What :func:`register` returned.
+    stride, dilation : sequence of int
+        One for each dimension of the image.
+    padding : sequence of int
+        Before and behind the image, for each of its dimensions.
+    groups : int
+        Groups of channels.
+    dtype : torch.dtype
+        ``torch.int32`` or ``torch.int64``; see :func:`accumulator_dtype`.
+
+    Returns
+    -------
+    Tensor of `dtype`, (N, O, ...)
+
+    Raises
+    ------
+    InputError, OperandRangeError, MissingTableError
+        As :func:`lut_gemm`.
+    """
+    c = _convolution(stride, padding, dilation, groups)
+    shape = _conv_shape(x, w, c, dtype)
+    if pad.numel() != 1:
+        raise InputError(f"lut_conv: the padding has one value, got {tuple(pad.shape)}")
+    multiplier = _checked("lut_conv", x, w, handle, w.shape[1:].numel(), dtype)
+    check_values(pad, multiplier.a, "a (padding)")
+    if 0 in shape or w.shape[1] == 0:
+        return x.new_zeros(shape, dtype=dtype)
+    c = replace(c, pad_value=int(pad))
+    request = ConvRequest(multiplier, tuple(x.shape), tuple(w.shape), c, x.device, dtype)
+    return run_conv(request, x, w)
+
+
+@lut_conv.register_fake
+def _(
+    x: Tensor,
+    w: Tensor,
+    pad: Tensor,
+    handle: str,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    groups: int,
+    dtype: torch.dtype,
+) -> Tensor:
+    c = _convolution(stride, padding, dilation, groups)
+    return x.new_empty(_conv_shape(x, w, c, dtype), dtype=dtype)

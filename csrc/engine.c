@@ -1,30 +1,17 @@
-/* The driver: packing, tiling, threads, and the exact bookkeeping around the inner loops. */
-#include "approxhub_cpu.h"
-#include "kernels.h"
-
-#include <stdlib.h>
-#include <string.h>
-
-#ifdef _OPENMP
-#include <omp.h>
-#endif
+/* Instruction sets, the layout of lanes, and the way out. */
+#include "engine.h"
 
 static const ah_kernels *const all[] = {
     &ah_scalar,
+#ifdef AH_HAVE_NEON
+    &ah_neon,
+#endif
 #ifdef AH_HAVE_AVX2
     &ah_avx2,
 #endif
 #ifdef AH_HAVE_AVX512
     &ah_avx512,
 #endif
-};
-
-enum {
-    LOOKUP_K = 32768,    /* 32768 * 65535 < 2^31 */
-    LOOKUP_COLUMNS = 16, /* columns gathered before they are written out row by row */
-    PRODUCT_K = 1024,    /* of a panel at a time: 32 kB, which stay in the first cache */
-    PRODUCT_FLUSH = 32768, /* 32768 * 255 * 128 < 2^31 */
-    PRODUCT_ROWS = 8 * AH_ROWS /* that share what is in the cache */
 };
 
 int32_t ah_abi(void) { return AH_ABI; }
@@ -39,201 +26,179 @@ int32_t ah_isa_supported(int32_t isa) {
     return isa >= 0 && isa < ah_isa_count() && all[isa]->supported();
 }
 
-static int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+const ah_kernels *ah_kernels_of(int32_t isa) { return ah_isa_supported(isa) ? all[isa] : NULL; }
 
-static int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
-
-static void *aligned(int64_t bytes) {
-    return aligned_alloc(64, (size_t)round_up(bytes > 0 ? bytes : 1, 64));
-}
-
-/* Rows first .. first + lanes of x (rows, k), turned to (k, AH_LANES). */
-static void turn(const uint8_t *x, int64_t first, int64_t lanes, int64_t k, uint8_t *to) {
-    enum { BLOCK = 64 };
-    for (int64_t k0 = 0; k0 < k; k0 += BLOCK) {
-        const int64_t k1 = smaller(k0 + BLOCK, k);
-        for (int64_t l = 0; l < lanes; l++) {
-            const uint8_t *from = x + (first + l) * k;
-            for (int64_t i = k0; i < k1; i++) to[i * AH_LANES + l] = from[i];
+uint64_t ah_digest(const uint8_t *bytes, int64_t n) {
+    const uint64_t odd = 0x9e3779b97f4a7c15u;
+    uint64_t h[4] = {odd, odd * 3, odd * 5, (uint64_t)n};
+    int64_t i = 0;
+    for (; n - i >= 32; i += 32)
+        for (int j = 0; j < 4; j++) {
+            uint64_t word;
+            memcpy(&word, bytes + i + 8 * j, 8);
+            h[j] = (h[j] ^ word) * odd;
+            h[j] ^= h[j] >> 29;
         }
-    }
+    for (; i < n; i++) h[0] = (h[0] ^ bytes[i]) * odd, h[0] ^= h[0] >> 29;
+    for (int j = 1; j < 4; j++) h[0] = (h[0] ^ h[j]) * odd, h[0] ^= h[0] >> 32;
+    return h[0];
 }
 
-static void add(void *out, int32_t wide, int64_t at, int64_t value, int fresh) {
-    if (wide) {
-        int64_t *to = (int64_t *)out + at;
-        *to = (fresh ? 0 : *to) + value;
-    } else { /* the end result fits: what wraps on the way wraps back */
-        uint32_t *to = (uint32_t *)out + at;
-        *to = (fresh ? 0u : *to) + (uint32_t)value;
-    }
+int32_t ah_same(const uint8_t *a, const uint8_t *b, int64_t n) {
+    return memcmp(a, b, (size_t)n) == 0;
 }
 
-int32_t ah_lookup(int32_t isa, const uint8_t *x, int64_t rows, const uint8_t *w, int64_t columns,
-                  int64_t k, const uint8_t *image, int64_t bias, void *out, int32_t wide,
-                  int64_t row_stride, int64_t column_stride, int32_t threads) {
-    if (!ah_isa_supported(isa) || rows < 1 || columns < 1 || k < 1 || threads < 1)
-        return AH_BAD_ARGUMENT;
-    const ah_kernels *kernels = all[isa];
-    const int64_t tiles = (rows + AH_LANES - 1) / AH_LANES;
-    const int64_t blocks = (columns + LOOKUP_COLUMNS - 1) / LOOKUP_COLUMNS;
-    uint8_t *turned = aligned(tiles * k * AH_LANES);
-    if (turned == NULL) return AH_NO_MEMORY;
-    (void)threads;
-#pragma omp parallel num_threads(threads) if (threads > 1)
-    {
-#pragma omp for schedule(static)
-        for (int64_t tile = 0; tile < tiles; tile++) {
-            const int64_t first = tile * AH_LANES, live = smaller(AH_LANES, rows - first);
-            uint8_t *to = turned + tile * k * AH_LANES;
-            if (live % 64) /* the tail of the last lanes is looked up and thrown away */
-                for (int64_t i = 0; i < k; i++)
-                    memset(to + i * AH_LANES + live, 0, (size_t)(round_up(live, 64) - live));
-            turn(x, first, live, k, to);
+static int32_t good(const ah_geometry *g) {
+    if (g->images < 1 || g->groups < 1 || g->channels < 1) return 0;
+    for (int d = 0; d < 3; d++)
+        if (g->size[d] < 0 || g->out[d] < 1 || g->kernel[d] < 1 || g->stride[d] < 1 ||
+            g->dilation[d] < 1)
+            return 0;
+    return 1;
+}
+
+/* Lanes that are computed for a run, and some more for what every tile costs. */
+static int64_t work(int64_t length, int64_t granule, int64_t tile) {
+    return ah_round_up(length, granule) + (length + tile - 1) / tile * (tile / 8);
+}
+
+int32_t ah_layout_of(const ah_geometry *g, int64_t granule, int64_t tile, ah_layout *to) {
+    memset(to, 0, sizeof *to);
+    if (!good(g)) return AH_BAD_ARGUMENT;
+    const int64_t *kernel = g->kernel;
+    to->taps = kernel[0] * kernel[1] * kernel[2];
+    to->tap_phase = malloc((size_t)to->taps * sizeof(int64_t));
+    to->tap_shift = malloc((size_t)to->taps * sizeof(int64_t));
+    int64_t *which = malloc((size_t)(kernel[0] + kernel[1] + kernel[2]) * sizeof(int64_t));
+    int32_t failed = !to->tap_phase || !to->tap_shift || !which;
+    int64_t start[3] = {0, kernel[0], kernel[0] + kernel[1]};
+    for (int d = 0; d < 3 && !failed; d++) {
+        to->phase_at[d] = malloc((size_t)kernel[d] * sizeof(int64_t));
+        failed = to->phase_at[d] == NULL;
+        for (int64_t t = 0; t < kernel[d] && !failed; t++) {
+            const int64_t remainder = t * g->dilation[d] % g->stride[d];
+            int64_t at = 0;
+            while (at < to->count[d] && to->phase_at[d][at] != remainder) at++;
+            if (at == to->count[d]) to->phase_at[d][to->count[d]++] = remainder;
+            which[start[d] + t] = at;
         }
-#pragma omp for schedule(dynamic)
-        for (int64_t task = 0; task < tiles * blocks; task++) {
-            uint32_t acc[LOOKUP_COLUMNS][AH_LANES];
-            const int64_t tile = task / blocks, c0 = task % blocks * LOOKUP_COLUMNS;
-            const int64_t first = tile * AH_LANES, live = smaller(AH_LANES, rows - first);
-            const int64_t count = smaller(LOOKUP_COLUMNS, columns - c0);
-            const uint8_t *codes = turned + tile * k * AH_LANES;
-            for (int64_t k0 = 0; k0 < k; k0 += LOOKUP_K) {
-                const int64_t part = smaller(LOOKUP_K, k - k0);
-                for (int64_t c = 0; c < count; c++)
-                    kernels->lookup(codes + k0 * AH_LANES, w + (c0 + c) * k + k0, part, image,
-                                    round_up(live, 64), acc[c]);
-                for (int64_t l = 0; l < live; l++)
-                    for (int64_t c = 0; c < count; c++)
-                        add(out, wide, (first + l) * row_stride + (c0 + c) * column_stride,
-                            (int64_t)acc[c][l] + part * bias, k0 == 0);
+        to->extent[d] = g->out[d] + (kernel[d] - 1) * g->dilation[d] / g->stride[d];
+    }
+    if (failed) {
+        free(which);
+        ah_layout_free(to);
+        return AH_NO_MEMORY;
+    }
+    const int64_t line = to->extent[2], plane = to->extent[1] * line;
+    const int64_t image = to->extent[0] * plane;
+    int64_t tap = 0;
+    for (int64_t a = 0; a < kernel[0]; a++)
+        for (int64_t b = 0; b < kernel[1]; b++)
+            for (int64_t c = 0; c < kernel[2]; c++, tap++) {
+                to->tap_phase[tap] = (which[a] * to->count[1] + which[start[1] + b]) *
+                                         to->count[2] + which[start[2] + c];
+                to->tap_shift[tap] = a * g->dilation[0] / g->stride[0] * plane +
+                                     b * g->dilation[1] / g->stride[1] * line +
+                                     c * g->dilation[2] / g->stride[2];
             }
-        }
-    }
-    free(turned);
+    free(which);
+    to->phases = to->count[0] * to->count[1] * to->count[2];
+    to->positions = g->images * image;
+    to->quads = (g->channels + 3) / 4;
+    to->code_pitch = ah_round_up(to->positions, 64);
+    to->plane_pitch = ah_round_up(4 * to->positions, 64);
+    /* One run of lanes for each image, or one for all of them: whichever is less work. */
+    const int64_t one = (g->out[0] - 1) * plane + (g->out[1] - 1) * line + g->out[2];
+    const int64_t whole = (g->images - 1) * image + one;
+    to->intervals = g->images, to->length = one, to->pitch = image;
+    if (work(whole, granule, tile) < g->images * work(one, granule, tile))
+        to->intervals = 1, to->length = whole, to->pitch = 0;
+    to->lanes = to->intervals * ah_round_up(to->length, granule);
     return AH_OK;
 }
 
-/* Four rows of columns, interleaved to four bytes a column. */
-static void interleave(const uint8_t *rows, int64_t stride, int64_t columns, uint8_t *to) {
-    for (int64_t c = 0; c < columns; c++) {
-        const uint32_t four = rows[c] | (uint32_t)rows[stride + c] << 8 |
-                              (uint32_t)rows[2 * stride + c] << 16 |
-                              (uint32_t)rows[3 * stride + c] << 24;
-        memcpy(to + 4 * c, &four, 4); /* little-endian, as all machines this runs on */
-    }
+void ah_layout_free(ah_layout *layout) {
+    free(layout->tap_phase), free(layout->tap_shift);
+    for (int d = 0; d < 3; d++) free(layout->phase_at[d]);
 }
 
-int32_t ah_factored(int32_t isa, const uint8_t *x, int64_t rows, const uint8_t *w, int64_t columns,
-                    int64_t k, int32_t planes, const uint8_t *left, const int32_t *left_offset,
-                    const int8_t *right, const int32_t *right_offset, const int64_t *weight,
-                    void *out, int32_t wide, int32_t threads) {
-    if (!ah_isa_supported(isa) || rows < 1 || columns < 1 || k < 1 || planes < 0 || threads < 1)
-        return AH_BAD_ARGUMENT;
-    const ah_kernels *kernels = all[isa];
-    const int64_t padded = round_up(k, 4); /* of each plane; the tail is 0 times 0 */
-    const int64_t panels = (columns + AH_COLUMNS - 1) / AH_COLUMNS;
-    const int64_t panel_bytes = planes * padded * AH_COLUMNS;
-    const int64_t blocks = (rows + PRODUCT_ROWS - 1) / PRODUCT_ROWS;
-    const int64_t width = panels * AH_COLUMNS;
-    uint8_t *a = aligned(rows * planes * padded);
-    uint8_t *b = aligned(panels * panel_bytes);
-    int64_t *row_term = aligned(rows * (int64_t)sizeof(int64_t));
-    int64_t *column_term = aligned(width * (int64_t)sizeof(int64_t));
-    uint8_t *ones = aligned(PRODUCT_K);
-    if (!a || !b || !row_term || !column_term || !ones) {
-        free(a), free(b), free(row_term), free(column_term), free(ones);
-        return AH_NO_MEMORY;
+int32_t ah_measure(const ah_geometry *g, int32_t planes, ah_sizes *sizes) {
+    ah_layout layout, other;
+    int32_t status = ah_layout_of(g, 64, AH_LANES, &other);
+    if (status != AH_OK) return status;
+    ah_layout_free(&other);
+    status = ah_layout_of(g, 16, AH_WIDTH, &layout);
+    if (status != AH_OK) return status;
+    const int64_t steps = planes * layout.quads * layout.taps;
+    *sizes = (ah_sizes){
+        .taps = layout.taps,
+        .lookup_lanes = other.lanes,
+        .product_lanes = layout.lanes,
+        .code_bytes = g->groups * g->channels * layout.phases * layout.code_pitch + AH_SLACK,
+        .plane_bytes =
+            g->groups * planes * layout.quads * layout.phases * layout.plane_pitch + AH_SLACK,
+        .sums = g->groups * layout.phases * layout.positions,
+        .row_bytes = 4 * steps,
+    };
+    ah_layout_free(&layout);
+    return AH_OK;
+}
+
+/* One stretch of lanes of one row, as general as it gets. */
+#define PUT(TYPE, UNSIGNED, NAME)                                                              \
+    static void NAME(TYPE *restrict to, int64_t step, int64_t n, const int32_t *restrict acc,  \
+                     UNSIGNED weight, UNSIGNED term, const int64_t *restrict lane_term,        \
+                     int32_t fresh) {                                                          \
+        for (int64_t i = 0; i < n; i++) {                                                      \
+            const UNSIGNED more = lane_term ? (UNSIGNED)lane_term[i] : 0;                      \
+            const UNSIGNED before = fresh ? term + more : (UNSIGNED)to[i * step];              \
+            to[i * step] = (TYPE)(before + weight * (UNSIGNED)acc[i]);                         \
+        }                                                                                      \
     }
-    memset(ones, 1, PRODUCT_K);
-    int failed = 0;
-#pragma omp parallel num_threads(threads) if (threads > 1)
-    {
-        uint8_t *line = aligned(4 * width);
-        if (line == NULL) {
-#pragma omp atomic write
-            failed = 1;
+
+/* The end result fits the type asked for: what wraps in 32 bits on the way wraps back. */
+PUT(int32_t, uint32_t, put_narrow)
+PUT(int64_t, uint64_t, put_wide)
+
+void ah_emit(const ah_sink *sink, int64_t first, int64_t width, int64_t row, int64_t count,
+             const int32_t *acc, int64_t pitch, int64_t weight, const int64_t *row_term,
+             const int64_t *lane_term, int32_t fresh) {
+    const ah_layout *layout = sink->layout;
+    const int64_t *out = sink->g->out, *step = sink->step;
+    const int64_t line = layout->extent[2];
+    int64_t w = first % line, rest = first / line;
+    int64_t h = rest % layout->extent[1];
+    rest /= layout->extent[1];
+    int64_t d = rest % layout->extent[0], n = rest / layout->extent[0];
+    const int32_t quick = fresh && !sink->wide && weight == 1 && step[4] == 1;
+    int32_t narrow[AH_LANES];
+    for (int64_t l = 0; quick && lane_term && l < width; l++) narrow[l] = (int32_t)lane_term[l];
+    for (int64_t l = 0; l < width;) {
+        const int64_t run = ah_smaller((w < out[2] ? out[2] : line) - w, width - l);
+        if (w < out[2] && h < out[1] && d < out[0]) {
+            const int64_t at =
+                n * step[0] + row * step[1] + d * step[2] + h * step[3] + w * step[4];
+            const int64_t *lanes = lane_term ? lane_term + l : NULL;
+            if (quick)
+                sink->kernels->put((int32_t *)sink->out + at, step[1], count, acc + l, pitch, run,
+                                   row_term, lane_term ? narrow + l : NULL);
+            for (int64_t r = 0; r < count && !quick; r++)
+                if (sink->wide)
+                    put_wide((int64_t *)sink->out + at + r * step[1], step[4], run,
+                             acc + r * pitch + l, (uint64_t)weight, (uint64_t)row_term[r], lanes,
+                             fresh);
+                else
+                    put_narrow((int32_t *)sink->out + at + r * step[1], step[4], run,
+                               acc + r * pitch + l, (uint32_t)weight, (uint32_t)row_term[r],
+                               lanes, fresh);
         }
-#pragma omp barrier
-        if (!failed) {
-            /* (u - lo)(s + ro) = us + ro u - lo s - lo ro: the last three in these two sums. */
-#pragma omp for schedule(static)
-            for (int64_t r = 0; r < rows; r++) {
-                int64_t term = 0;
-                for (int32_t j = 0; j < planes; j++) {
-                    uint8_t *to = a + (r * planes + j) * padded;
-                    kernels->recode(x + r * k, k, left + 256 * j, to);
-                    memset(to + k, 0, (size_t)(padded - k));
-                    if (right_offset[j]) {
-                        int64_t sum = 0;
-                        for (int64_t i = 0; i < k; i++) sum += to[i];
-                        term += weight[j] * right_offset[j] * (sum - k * left_offset[j]);
-                    }
-                }
-                row_term[r] = term;
-            }
-            memset(line, 0, (size_t)(4 * width));
-#pragma omp for schedule(static)
-            for (int64_t quad = 0; quad < planes * (padded / 4); quad++) {
-                const int64_t j = quad / (padded / 4), i = quad % (padded / 4) * 4;
-                for (int64_t q = 0; q < 4; q++)
-                    if (i + q < k)
-                        kernels->recode(w + (i + q) * columns, columns,
-                                        (const uint8_t *)right + 256 * j, line + q * width);
-                    else
-                        memset(line + q * width, 0, (size_t)columns);
-                for (int64_t p = 0; p < panels; p++)
-                    interleave(line + p * AH_COLUMNS, width, AH_COLUMNS,
-                               b + p * panel_bytes + quad * 4 * AH_COLUMNS);
-            }
-#pragma omp for schedule(static)
-            for (int64_t p = 0; p < panels; p++) {
-                int64_t term[AH_COLUMNS] = {0};
-                for (int32_t j = 0; j < planes; j++)
-                    for (int64_t i = 0; left_offset[j] && i < padded; i += PRODUCT_K) {
-                        int32_t sum[AH_COLUMNS] = {0};
-                        kernels->product(ones, 0, 1,
-                                         (const int8_t *)b + p * panel_bytes +
-                                             (j * padded + i) * AH_COLUMNS,
-                                         smaller(PRODUCT_K, padded - i), sum);
-                        for (int64_t c = 0; c < AH_COLUMNS; c++)
-                            term[c] -= weight[j] * left_offset[j] * sum[c];
-                    }
-                memcpy(column_term + p * AH_COLUMNS, term, sizeof term);
-            }
-#pragma omp for schedule(dynamic)
-            for (int64_t task = 0; task < blocks * panels; task++) {
-                int32_t acc[PRODUCT_ROWS * AH_COLUMNS];
-                const int64_t r0 = task / panels * PRODUCT_ROWS, p = task % panels;
-                const int64_t live = smaller(PRODUCT_ROWS, rows - r0);
-                const int64_t c0 = p * AH_COLUMNS, count = smaller(AH_COLUMNS, columns - c0);
-                const int8_t *panel = (const int8_t *)b + p * panel_bytes;
-                for (int64_t r = 0; r < live; r++)
-                    for (int64_t c = 0; c < count; c++)
-                        add(out, wide, (r0 + r) * columns + c0 + c,
-                            row_term[r0 + r] + column_term[c0 + c], 1);
-                /* Runs of planes with one weight are one long sum, in pieces that fit 32 bits. */
-                for (int32_t j = 0, end; j < planes; j = end) {
-                    for (end = j + 1; end < planes && weight[end] == weight[j];) end++;
-                    for (int64_t from = j * padded; from < end * padded; from += PRODUCT_FLUSH) {
-                        const int64_t to = smaller(from + PRODUCT_FLUSH, end * padded);
-                        memset(acc, 0, sizeof acc);
-                        for (int64_t i = from; i < to; i += PRODUCT_K)
-                            for (int64_t r = 0; r < live; r += AH_ROWS)
-                                kernels->product(a + (r0 + r) * planes * padded + i,
-                                                 planes * padded, smaller(AH_ROWS, live - r),
-                                                 panel + i * AH_COLUMNS,
-                                                 smaller(PRODUCT_K, to - i), acc + r * AH_COLUMNS);
-                        for (int64_t r = 0; r < live; r++)
-                            for (int64_t c = 0; c < count; c++)
-                                add(out, wide, (r0 + r) * columns + c0 + c,
-                                    weight[j] * acc[r * AH_COLUMNS + c], 0);
-                    }
-                }
+        l += run, w += run;
+        if (w == line) {
+            w = 0;
+            if (++h == layout->extent[1]) {
+                h = 0;
+                if (++d == layout->extent[0]) d = 0, n++;
             }
         }
-        free(line);
     }
-    free(a), free(b), free(row_term), free(column_term), free(ones);
-    return failed ? AH_NO_MEMORY : AH_OK;
 }

@@ -1,5 +1,7 @@
 /* AVX-512 with VBMI and VNNI: a table row is eight registers, a product four bytes a lane. */
 #include "kernels.h"
+#define AH_OWN_PUT
+#include "portable.h"
 
 #include <immintrin.h>
 #include <string.h>
@@ -11,48 +13,83 @@ static int32_t supported(void) {
            __builtin_cpu_supports("avx512vnni");
 }
 
-/* 64 bytes out of 256: two halves of 128 entries, chosen by the top bit of the index. */
-static inline __m512i pick(__m512i index, __mmask64 upper, const __m512i *t) {
-    return _mm512_mask_blend_epi8(upper, _mm512_permutex2var_epi8(t[0], index, t[1]),
-                                  _mm512_permutex2var_epi8(t[2], index, t[3]));
+/* Which quarter of 256 entries each index lies in. */
+typedef struct {
+    __mmask64 odd, upper, last; /* quarters 1 and 3, 2 and 3, 3 */
+} quarters;
+
+static inline quarters quarter(__m512i index) {
+    const __mmask64 odd = _mm512_movepi8_mask(_mm512_add_epi8(index, index));
+    const __mmask64 upper = _mm512_movepi8_mask(index);
+    return (quarters){odd, upper, _kand_mask64(odd, upper)};
 }
 
-/* Adds a vector of unsigned 16-bit sums of every other lane, from `first`, to 32-bit sums. */
-static void widen(uint32_t *acc, __m512i sums, int first, int shift) {
-    uint16_t part[32];
-    _mm512_storeu_si512(part, sums);
-    for (int j = 0; j < 32; j++) acc[2 * j + first] += (uint32_t)part[j] << shift;
+/* 64 bytes out of 256: a permutation looks at the low 6 bits of the index, masks at the others. */
+static inline __m512i pick(__m512i index, quarters q, const __m512i *t) {
+    __m512i found = _mm512_permutexvar_epi8(index, t[0]);
+    found = _mm512_mask_permutexvar_epi8(found, q.odd, index, t[1]);
+    found = _mm512_mask_permutexvar_epi8(found, q.upper, index, t[2]);
+    return _mm512_mask_permutexvar_epi8(found, q.last, index, t[3]);
+}
+
+/* Adds 64 sums of low and of high bytes to sums of 32 bits, or begins with them. In 16-bit lanes, `both` is the sum of
+ * the even byte and 256 times the odd one, modulo 2^16, and `odd` that of the odd one: what is left
+ * of `both` is the sum of the even one, for it fits 16 bits too. */
+static inline void widen(uint32_t *acc, int first, __m512i low_both, __m512i low_odd,
+                         __m512i high_both, __m512i high_odd) {
+    const __m512i low_even = _mm512_sub_epi16(low_both, _mm512_slli_epi16(low_odd, 8));
+    const __m512i high_even = _mm512_sub_epi16(high_both, _mm512_slli_epi16(high_odd, 8));
+    const __m512i l[2] = {_mm512_unpacklo_epi16(low_even, low_odd),
+                          _mm512_unpackhi_epi16(low_even, low_odd)};
+    const __m512i h[2] = {_mm512_unpacklo_epi16(high_even, high_odd),
+                          _mm512_unpackhi_epi16(high_even, high_odd)};
+#define WIDEN(block)                                                                           \
+    AH_UNROLL                                                                                  \
+    for (int half = 0; half < 2; half++) {                                                     \
+        const __m256i a = _mm256_cvtepu16_epi32(_mm512_extracti32x4_epi32(l[half], block));    \
+        const __m256i b = _mm256_cvtepu16_epi32(_mm512_extracti32x4_epi32(h[half], block));    \
+        __m256i *to = (__m256i *)(acc + 16 * block + 8 * half);                                \
+        const __m256i more = _mm256_add_epi32(a, _mm256_slli_epi32(b, 8));                     \
+        _mm256_storeu_si256(                                                                   \
+            to, first ? more : _mm256_add_epi32(_mm256_loadu_si256(to), more));                \
+    }
+    WIDEN(0)
+    WIDEN(1)
+    WIDEN(2)
+    WIDEN(3)
+#undef WIDEN
 }
 
 #define LOOKUP(NAME, GROUPS)                                                                   \
-    static void NAME(const uint8_t *x, const uint8_t *w, int64_t k, const uint8_t *image,      \
-                     uint32_t *acc) {                                                          \
-        const __m512i byte = _mm512_set1_epi16(0x00ff);                                        \
-        memset(acc, 0, GROUPS * 64 * sizeof *acc);                                             \
+    static void NAME(const uint8_t *lanes, const int64_t *offset, int64_t k,                   \
+                     const uint8_t *row, const uint8_t *image, uint32_t *acc) {                \
         for (int64_t start = 0; start < k; start += AH_FLUSH) {                                \
             const int64_t stop = start + AH_FLUSH < k ? start + AH_FLUSH : k;                  \
-            __m512i low[GROUPS][2], high[GROUPS][2];                                           \
+            __m512i low[GROUPS], low_odd[GROUPS], high[GROUPS], high_odd[GROUPS];              \
+            AH_UNROLL                                                                          \
             for (int g = 0; g < GROUPS; g++)                                                   \
-                low[g][0] = low[g][1] = high[g][0] = high[g][1] = _mm512_setzero_si512();      \
+                low[g] = low_odd[g] = high[g] = high_odd[g] = _mm512_setzero_si512();          \
             for (int64_t i = start; i < stop; i++) {                                           \
-                const uint8_t *entries = image + (int64_t)w[i] * 512;                          \
+                const uint8_t *entries = image + (int64_t)row[i] * 512;                        \
                 __m512i t[8];                                                                  \
+                AH_UNROLL                                                                      \
                 for (int j = 0; j < 8; j++) t[j] = _mm512_loadu_si512(entries + 64 * j);       \
+                AH_UNROLL                                                                      \
                 for (int g = 0; g < GROUPS; g++) {                                             \
-                    const __m512i code = _mm512_loadu_si512(x + i * AH_LANES + 64 * g);        \
-                    const __mmask64 upper = _mm512_movepi8_mask(code);                         \
-                    const __m512i lo = pick(code, upper, t), hi = pick(code, upper, t + 4);    \
-                    low[g][0] = _mm512_add_epi16(low[g][0], _mm512_and_si512(lo, byte));       \
-                    low[g][1] = _mm512_add_epi16(low[g][1], _mm512_srli_epi16(lo, 8));         \
-                    high[g][0] = _mm512_add_epi16(high[g][0], _mm512_and_si512(hi, byte));     \
-                    high[g][1] = _mm512_add_epi16(high[g][1], _mm512_srli_epi16(hi, 8));       \
+                    /* One group after the other, or there are too few registers. */           \
+                    __asm__ volatile("" ::: "memory");                                         \
+                    const __m512i code = _mm512_loadu_si512(lanes + offset[i] + 64 * g);       \
+                    const quarters q = quarter(code);                                          \
+                    const __m512i lo = pick(code, q, t), hi = pick(code, q, t + 4);            \
+                    low[g] = _mm512_add_epi16(low[g], lo);                                     \
+                    low_odd[g] = _mm512_add_epi16(low_odd[g], _mm512_srli_epi16(lo, 8));       \
+                    high[g] = _mm512_add_epi16(high[g], hi);                                   \
+                    high_odd[g] = _mm512_add_epi16(high_odd[g], _mm512_srli_epi16(hi, 8));     \
                 }                                                                              \
             }                                                                                  \
+            AH_UNROLL                                                                          \
             for (int g = 0; g < GROUPS; g++)                                                   \
-                for (int odd = 0; odd < 2; odd++) {                                            \
-                    widen(acc + 64 * g, low[g][odd], odd, 0);                                  \
-                    widen(acc + 64 * g, high[g][odd], odd, 8);                                 \
-                }                                                                              \
+                widen(acc + 64 * g, start == 0, low[g], low_odd[g], high[g], high_odd[g]);     \
         }                                                                                      \
     }
 
@@ -60,17 +97,15 @@ LOOKUP(lookup_1, 1)
 LOOKUP(lookup_2, 2)
 LOOKUP(lookup_4, 4)
 
-static void lookup(const uint8_t *x, const uint8_t *w, int64_t k, const uint8_t *image,
-                   int64_t lanes, uint32_t *acc) {
-    if (lanes == 256) {
-        lookup_4(x, w, k, image, acc);
-        return;
+static void lookup(const uint8_t *lanes, const int64_t *offset, int64_t k, const uint8_t *rows,
+                   int64_t stride, int64_t count, const uint8_t *image, int64_t width,
+                   uint32_t *acc) {
+    for (int64_t r = 0; r < count; r++, rows += stride, acc += AH_LANES) {
+        int64_t l = 0;
+        for (; width - l >= 256; l += 256) lookup_4(lanes + l, offset, k, rows, image, acc + l);
+        for (; width - l >= 128; l += 128) lookup_2(lanes + l, offset, k, rows, image, acc + l);
+        for (; width - l >= 64; l += 64) lookup_1(lanes + l, offset, k, rows, image, acc + l);
     }
-    if (lanes >= 128) {
-        lookup_2(x, w, k, image, acc);
-        x += 128, acc += 128, lanes -= 128;
-    }
-    if (lanes) lookup_1(x, w, k, image, acc);
 }
 
 static void recode(const uint8_t *in, int64_t n, const uint8_t *table, uint8_t *out) {
@@ -79,46 +114,87 @@ static void recode(const uint8_t *in, int64_t n, const uint8_t *table, uint8_t *
     for (int64_t i = 0; i < n; i += 64) {
         const __mmask64 live = n - i >= 64 ? ~0ULL : (1ULL << (n - i)) - 1;
         const __m512i code = _mm512_maskz_loadu_epi8(live, in + i);
-        _mm512_mask_storeu_epi8(out + i, live, pick(code, _mm512_movepi8_mask(code), t));
+        _mm512_mask_storeu_epi8(out + i, live, pick(code, quarter(code), t));
     }
 }
 
-#define PRODUCT(ROWS)                                                                          \
-    static void product_##ROWS(const uint8_t *a, int64_t stride, const int8_t *b, int64_t n,   \
-                               int32_t *acc) {                                                 \
-        __m512i sum[ROWS][2];                                                                  \
+/* ROWS rows by 16 * VECS lanes in registers. */
+#define PRODUCT(ROWS, VECS)                                                                    \
+    static void product_##ROWS##_##VECS(const uint8_t *rows, int64_t stride,                   \
+                                        const int8_t *lanes, const int64_t *offset,            \
+                                        int64_t steps, int32_t *acc) {                         \
+        __m512i sum[ROWS][VECS];                                                               \
+        AH_UNROLL                                                                              \
         for (int r = 0; r < ROWS; r++)                                                         \
-            for (int h = 0; h < 2; h++)                                                        \
-                sum[r][h] = _mm512_loadu_si512(acc + r * AH_COLUMNS + 16 * h);                 \
-        for (int64_t i = 0; i < n; i += 4) {                                                   \
-            const __m512i b0 = _mm512_loadu_si512(b + i * AH_COLUMNS);                         \
-            const __m512i b1 = _mm512_loadu_si512(b + i * AH_COLUMNS + 64);                    \
+            AH_UNROLL                                                                          \
+            for (int v = 0; v < VECS; v++)                                                     \
+                sum[r][v] = _mm512_loadu_si512(acc + r * AH_WIDTH + 16 * v);                   \
+        for (int64_t s = 0; s < steps; s++) {                                                  \
+            __m512i right[VECS];                                                               \
+            AH_UNROLL                                                                          \
+            for (int v = 0; v < VECS; v++)                                                     \
+                right[v] = _mm512_loadu_si512(lanes + offset[s] + 64 * v);                     \
+            AH_UNROLL                                                                          \
             for (int r = 0; r < ROWS; r++) {                                                   \
                 int32_t four;                                                                  \
-                memcpy(&four, a + r * stride + i, 4);                                          \
+                memcpy(&four, rows + r * stride + 4 * s, 4);                                   \
                 const __m512i left = _mm512_set1_epi32(four);                                  \
-                sum[r][0] = _mm512_dpbusd_epi32(sum[r][0], left, b0);                          \
-                sum[r][1] = _mm512_dpbusd_epi32(sum[r][1], left, b1);                          \
+                AH_UNROLL                                                                      \
+                for (int v = 0; v < VECS; v++)                                                 \
+                    sum[r][v] = _mm512_dpbusd_epi32(sum[r][v], left, right[v]);                \
             }                                                                                  \
         }                                                                                      \
+        AH_UNROLL                                                                              \
         for (int r = 0; r < ROWS; r++)                                                         \
-            for (int h = 0; h < 2; h++)                                                        \
-                _mm512_storeu_si512(acc + r * AH_COLUMNS + 16 * h, sum[r][h]);                 \
+            AH_UNROLL                                                                          \
+            for (int v = 0; v < VECS; v++)                                                     \
+                _mm512_storeu_si512(acc + r * AH_WIDTH + 16 * v, sum[r][v]);                   \
     }
 
-PRODUCT(12)
-PRODUCT(4)
-PRODUCT(1)
-
-static void product(const uint8_t *a, int64_t stride, int64_t rows, const int8_t *b, int64_t n,
-                    int32_t *acc) {
-    if (rows == 12) {
-        product_12(a, stride, b, n, acc);
-        return;
+#define PRODUCTS(MOST, HALF, VECS)                                                             \
+    PRODUCT(MOST, VECS)                                                                        \
+    PRODUCT(HALF, VECS)                                                                        \
+    PRODUCT(1, VECS)                                                                           \
+    static void products_##VECS(const uint8_t *rows, int64_t stride, int64_t count,            \
+                                const int8_t *lanes, const int64_t *offset, int64_t steps,     \
+                                int32_t *acc) {                                                \
+        for (; count >= MOST; count -= MOST, rows += MOST * stride, acc += MOST * AH_WIDTH)    \
+            product_##MOST##_##VECS(rows, stride, lanes, offset, steps, acc);                  \
+        for (; count >= HALF; count -= HALF, rows += HALF * stride, acc += HALF * AH_WIDTH)    \
+            product_##HALF##_##VECS(rows, stride, lanes, offset, steps, acc);                  \
+        for (; count; count--, rows += stride, acc += AH_WIDTH)                                \
+            product_1_##VECS(rows, stride, lanes, offset, steps, acc);                         \
     }
-    for (; rows >= 4; rows -= 4, a += 4 * stride, acc += 4 * AH_COLUMNS)
-        product_4(a, stride, b, n, acc);
-    for (; rows; rows--, a += stride, acc += AH_COLUMNS) product_1(a, stride, b, n, acc);
+
+PRODUCTS(6, 2, 4)
+PRODUCTS(8, 2, 3)
+PRODUCTS(12, 4, 2)
+PRODUCTS(12, 4, 1)
+
+static void product(const uint8_t *rows, int64_t stride, int64_t count, const int8_t *lanes,
+                    const int64_t *offset, int64_t steps, int64_t width, int32_t *acc) {
+    switch (width / 16) {
+    case 4: products_4(rows, stride, count, lanes, offset, steps, acc); break;
+    case 3: products_3(rows, stride, count, lanes, offset, steps, acc); break;
+    case 2: products_2(rows, stride, count, lanes, offset, steps, acc); break;
+    case 1: products_1(rows, stride, count, lanes, offset, steps, acc); break;
+    }
 }
 
-const ah_kernels ah_avx512 = {"avx512", supported, lookup, recode, product};
+/* As in portable.h: short stretches are the rule here, and a masked one is one instruction. */
+static void put(int32_t *out, int64_t step, int64_t rows, const int32_t *acc, int64_t pitch,
+                int64_t n, const int64_t *row_term, const int32_t *lane_term) {
+    for (int64_t i = 0; i < n; i += 16) {
+        const __mmask16 live = n - i >= 16 ? 0xffff : (__mmask16)((1u << (n - i)) - 1);
+        const __m512i lane = lane_term == NULL ? _mm512_setzero_si512()
+                                               : _mm512_maskz_loadu_epi32(live, lane_term + i);
+        for (int64_t r = 0; r < rows; r++) {
+            const __m512i term =
+                _mm512_add_epi32(_mm512_set1_epi32((int32_t)row_term[r]), lane);
+            const __m512i sum = _mm512_maskz_loadu_epi32(live, acc + r * pitch + i);
+            _mm512_mask_storeu_epi32(out + r * step + i, live, _mm512_add_epi32(sum, term));
+        }
+    }
+}
+
+const ah_kernels ah_avx512 = {"avx512", supported, lookup, recode, product, AH_PORTABLE};

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from approxhub.backends.protocol import Backend, GemmRequest
+from approxhub.backends.explanation import Explanation
+from approxhub.backends.protocol import Backend, Convolution, ConvRequest, GemmRequest
 from approxhub.backends.reference import ReferenceBackend
 from approxhub.backends.routing import available_backends, choose, clear_prepared, use_backend
 
 __all__ = [
     "Backend",
+    "ConvRequest",
+    "Convolution",
+    "Explanation",
     "GemmRequest",
     "ReferenceBackend",
     "available_backends",

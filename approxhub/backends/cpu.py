@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import math
 import os
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from approxhub.backends.native import NativeLibrary, load_library
-from approxhub.backends.planner import WAYS, Plan, Rates, lookup_shape, plan
-from approxhub.backends.protocol import GemmRequest
+from approxhub.backends.native import Geometry, NativeLibrary, Planes, chosen_isa, load_library
+from approxhub.backends.patches import convolve_patches
+from approxhub.backends.planner import WAYS, Plan, Rates, Work, plan
+from approxhub.backends.protocol import Convolution, ConvRequest, GemmRequest
 from approxhub.errors import BackendUnavailableError
 from approxhub.factorization import Factorization, FactorizationError, factorize_cached
 from approxhub.factorization.digits import nonzero_planes
@@ -21,13 +27,21 @@ from approxhub.operands import OperandFormat
 
 __all__ = ["CpuBackend", "CpuTables"]
 
+# Measured on x86-64; those of NEON are a guess from the number of instructions.
 RATES = {
-    "scalar": Rates(lookup=0.9e9, product=4.2e9, pack=0.5e9),
-    "avx2": Rates(lookup=1.8e9, product=26e9, pack=0.5e9),
-    "avx512": Rates(lookup=14e9, product=85e9, pack=2e9),
+    "scalar": Rates(lookup=0.9e9, product=4.2e9, lay=0.5e9, emit=0.5e9),
+    "neon": Rates(lookup=2e9, product=12e9, lay=0.5e9, emit=0.5e9),
+    "avx2": Rates(lookup=2.7e9, product=30e9, lay=0.5e9, emit=1e9),
+    "avx512": Rates(lookup=16e9, product=300e9, lay=3e9, emit=2e9),
 }
 _SERIAL = 1 << 17  # products below which a second thread costs more than it brings
 _MAX_COST = 16  # int8 products for one product, beyond which the lookup is always quicker
+_LANE_BYTES = 1 << 24  # lanes of a convolution in memory at a time
+_PATCH_BYTES = 1 << 20  # patches that may be copied where lanes would be mostly padding
+_PACKED_BYTES = 1 << 28  # weights that are kept packed
+_SEEN = 4096  # weights whose digests are remembered
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,21 +49,77 @@ class CpuTables:
     """What the engine keeps of a multiplier.
 
     `by_weight` and `by_activation` are the table, less `bias`, as rows of low and of high bytes
-    for one code of that operand; `factors` its factored form, None where that does not pay.
+    for one code of that operand. `activation_rows` and `weight_rows` are its factored form, with
+    that operand along the rows of a product; None where that does not pay.
     """
 
     multiplier: Multiplier
     by_weight: npt.NDArray[np.uint8]
     by_activation: npt.NDArray[np.uint8]
     bias: int
-    factors: tuple[npt.NDArray[np.generic], ...] | None
+    activation_rows: Planes | None
+    weight_rows: Planes | None
+
+    @property
+    def planes(self) -> int | None:
+        """Int8 products for one product of the factored form."""
+        return None if self.weight_rows is None else len(self.weight_rows)
+
+
+class _Packed:
+    """Weights that were packed before, found again by their content.
+
+    A layer hands over new tensors with the same codes at every call, so the key is a digest, and
+    the codes are compared before what was made of them is used. Kept is what comes a second
+    time: in training weights change at every step, and none of them is worth its memory.
+    """
+
+    def __init__(self, library: NativeLibrary, limit: int) -> None:
+        self._library = library
+        self._limit = limit
+        self._bytes = 0
+        self._kept: OrderedDict[tuple[Any, ...], tuple[Tensor, Any, int]] = OrderedDict()
+        self._seen: OrderedDict[tuple[Any, ...], None] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, key: tuple[Any, ...], codes: Tensor, make: Callable[[], T]) -> T:
+        """What `make` made of contiguous `codes`; `key` says everything else it depends on."""
+        key = (*key, codes.numel(), self._library.digest(codes))
+        with self._lock:
+            found = self._kept.get(key)
+            if found is not None:
+                self._kept.move_to_end(key)
+            again = key in self._seen
+            self._seen[key] = None
+            self._seen.move_to_end(key)
+            if len(self._seen) > _SEEN:
+                self._seen.popitem(last=False)
+        if found is not None and self._library.same(found[0], codes):
+            kept: T = found[1]
+            return kept
+        made = make()
+        size = codes.numel() + _size_of(made)
+        if again and size <= self._limit:
+            with self._lock:
+                old = self._kept.pop(key, None)
+                self._bytes += size - (old[2] if old else 0)
+                # A copy: the caller may change its tensor.
+                self._kept[key] = (codes.clone(), made, size)
+                while self._bytes > self._limit:
+                    self._bytes -= self._kept.popitem(last=False)[1][2]
+        return made
+
+
+def _size_of(made: Any) -> int:
+    parts = made if isinstance(made, tuple) else (made,)
+    return sum(t.numel() * t.element_size() for t in parts if isinstance(t, Tensor))
 
 
 def _bytes_of(t: Tensor) -> Tensor:
-    """The low byte of every value, contiguous."""
+    """The low byte of every value, with any strides."""
     if t.dtype == torch.int8:
-        t = t.view(torch.uint8)
-    return t.to(torch.uint8).contiguous()
+        return t.view(torch.uint8)
+    return t if t.dtype == torch.uint8 else t.to(torch.uint8)
 
 
 def _by_byte(values: npt.NDArray[np.generic], f: OperandFormat) -> npt.NDArray[np.generic]:
@@ -59,8 +129,50 @@ def _by_byte(values: npt.NDArray[np.generic], f: OperandFormat) -> npt.NDArray[n
     return out
 
 
+def _line(channels: int, lanes: int, channel_step: int, lane_step: int) -> Geometry:
+    """A matrix, as an image of one line with a tap of one."""
+    g = Geometry(images=1, groups=1, channels=channels)
+    g.size[:] = g.out[:] = (1, 1, lanes)
+    g.kernel[:] = g.stride[:] = g.dilation[:] = (1, 1, 1)
+    g.step[:] = (0, channel_step, 0, 0, lane_step)
+    return g
+
+
+def _filled(values: Sequence[int], filler: int) -> tuple[int, ...]:
+    """Three dimensions out of up to three: those in front are added."""
+    return (filler,) * (3 - len(values)) + tuple(values)
+
+
+def _image(x: Tensor, kernel: Sequence[int], out: Sequence[int], c: Convolution) -> Geometry:
+    g = Geometry(images=x.shape[0], groups=c.groups, channels=x.shape[1] // c.groups)
+    g.size[:] = _filled(x.shape[2:], 1)
+    g.before[:] = _filled([p[0] for p in c.padding], 0)
+    g.out[:] = _filled(out, 1)
+    g.kernel[:] = _filled(kernel, 1)
+    g.stride[:] = _filled(c.stride, 1)
+    g.dilation[:] = _filled(c.dilation, 1)
+    g.step[:] = (x.stride(0), x.stride(1), *_filled(x.stride()[2:], 0))
+    g.pad = c.pad_value & 255
+    return g
+
+
+def _round_up(n: int, to: int) -> int:
+    return -(-n // to) * to
+
+
+def _lookup_work(m: int, k: int, n: int) -> tuple[bool, Work]:
+    """Whether the weights lie along the lanes of a lookup, and what there is to do."""
+    if _round_up(m, 64) * n <= _round_up(n, 64) * m:
+        return False, Work(_round_up(m, 64), n, k, m * k)
+    return True, Work(_round_up(n, 64), m, k, 0)
+
+
+def _product_work(m: int, k: int, n: int) -> Work:
+    return Work(_round_up(n, 16), m, _round_up(k, 4), m * k)
+
+
 class CpuBackend:
-    """Matrix products in the native engine.
+    """Matrix products and convolutions in the native engine.
 
     Three ways, chosen for each table and shape: a plain integer product (exact multipliers); an
     integer product over recoded operands (tables whose error has a low rank; see
@@ -70,22 +182,18 @@ class CpuBackend:
     Parameters
     ----------
     isa : str, optional
-        ``'scalar'``, ``'avx2'`` or ``'avx512'``; the best that this machine has when not given.
+        ``'scalar'``, ``'neon'``, ``'avx2'`` or ``'avx512'``; the best that this machine has when
+        not given.
     way : str, optional
         ``'factored'`` or ``'lookup'``: take this one whenever it can be done.
     """
 
     def __init__(self, isa: str | None = None, way: str | None = None) -> None:
-        self._isa = isa or os.environ.get("APPROXHUB_CPU_ISA") or None
         self._way = way or os.environ.get("APPROXHUB_CPU_WAY") or None
         self._reason: str | None = None
         try:
             library = load_library()
-            if self._isa is not None and self._isa not in library.isas:
-                raise BackendUnavailableError(
-                    f"instruction set {self._isa!r} cannot be used here; "
-                    f"these can: {', '.join(library.isas)}"
-                )
+            self.isa: str = chosen_isa(library, isa)
             if self._way is not None and self._way not in WAYS:
                 raise BackendUnavailableError(
                     f"no way is called {self._way!r}; known: {', '.join(WAYS)}"
@@ -94,7 +202,7 @@ class CpuBackend:
             self._reason = str(error)
         else:
             self._library: NativeLibrary = library
-            self.isa: str = self._isa or list(library.isas)[-1]
+            self._packed = _Packed(library, _PACKED_BYTES)
             self._number = library.isas[self.isa]
             self._rates = RATES[self.isa]
 
@@ -102,7 +210,7 @@ class CpuBackend:
         """Why the engine is not there: not built, or an instruction set this machine lacks."""
         return self._reason
 
-    def supports(self, request: GemmRequest) -> bool:
+    def supports(self, request: GemmRequest | ConvRequest) -> bool:
         """Tables of up to 8 x 8 bits whose products span at most 16 bits, on the CPU."""
         m = request.multiplier
         if request.device.type != "cpu" or not m.has_table or max(m.a.bits, m.b.bits) > 8:
@@ -110,15 +218,17 @@ class CpuBackend:
         low, high = m.extremes
         return high - low < 1 << 16
 
-    def cost(self, request: GemmRequest) -> float:
+    def cost(self, request: GemmRequest | ConvRequest) -> float:
         """Estimated seconds of the lookup, which no other choice exceeds."""
-        threads = self._threads(request.m * request.k * request.n)
+        exact = request.multiplier.is_exact
+        groups = request.convolution.groups if isinstance(request, ConvRequest) else 1
+        r = request.gemm if isinstance(request, ConvRequest) else request
         chosen = plan(
-            self._rates, request.m, request.k, request.n, threads,
-            planes=1 if request.multiplier.is_exact else None,
-            exact=request.multiplier.is_exact, lookup=True,
+            self._rates, self._threads(r.m * r.k * r.n),
+            product=_product_work(r.m, r.k, r.n) if exact else None,
+            lookup=_lookup_work(r.m, r.k, r.n)[1], planes=1 if exact else None, exact=exact,
         )  # fmt: skip
-        return chosen.seconds
+        return chosen.seconds * groups
 
     def prepare(
         self, multiplier: Multiplier, device: torch.device, weight_codes: Tensor | None = None
@@ -135,43 +245,168 @@ class CpuBackend:
             )
             for t in (biased.T, biased)
         ]
-        return CpuTables(m, image[0], image[1], low, _planes(m))
+        products = _products(m)
+        by_activation = by_weight = None
+        if products is not None:
+            by_activation = _planes(products, m.a, m.b)
+            by_weight = _planes([(w, y, x) for w, x, y in products], m.b, m.a)
+        return CpuTables(m, image[0], image[1], low, by_activation, by_weight)
 
     def plan(self, tables: CpuTables, m: int, k: int, n: int) -> Plan:
         """The way that :meth:`gemm` takes for a shape, with the estimates behind it."""
         return plan(
-            self._rates, m, k, n, self._threads(m * k * n),
-            planes=None if tables.factors is None else len(tables.factors[0]),
-            exact=tables.multiplier.is_exact, lookup=True, forced=self._way,
+            self._rates, self._threads(m * k * n), product=_product_work(m, k, n),
+            lookup=_lookup_work(m, k, n)[1], planes=tables.planes,
+            exact=tables.multiplier.is_exact, forced=self._way,
         )  # fmt: skip
+
+    def explain(self, request: GemmRequest | ConvRequest, prepared: CpuTables) -> str:
+        """Instruction set, way and threads for a request, with the estimates behind them."""
+        if isinstance(request, GemmRequest):
+            m, k, n = request.m, request.k, request.n
+            products, chosen = m * k * n, self.plan(prepared, m, k, n)
+        else:
+            x = torch.empty(request.x_shape, dtype=torch.uint8, device="meta")
+            w, c, g = request.w_shape, request.convolution, request.gemm
+            products = g.m * g.k * g.n * c.groups
+            geometry = _image(x, w[2:], request.output_shape[2:], c)
+            if self._as_patches(geometry, g.m, g.k * c.groups):
+                m, k, n = g.m, g.k, g.n
+                chosen = self.plan(prepared, m, k, n)
+                return f"{self.isa}, as a product of patches; {chosen}"
+            chosen = self.plan_conv(prepared, geometry, products, g.n)
+        return f"{self.isa}, {self._threads(products)} thread(s); {chosen}"
+
+    def _as_patches(self, g: Geometry, positions: int, k: int) -> bool:
+        """Whether lanes would be mostly padding, and patches cost next to nothing."""
+        lanes = self._library.measure(g, 1).product_lanes
+        return lanes > 2 * positions and positions * k <= _PATCH_BYTES
 
     def gemm(self, a: Tensor, b: Tensor, prepared: CpuTables, dtype: torch.dtype) -> Tensor:
         """Sum of products: ``(..., M, K) x (K, N) -> (..., M, N)``."""
         k, n = b.shape
-        x, w = _bytes_of(a.reshape(-1, k)), _bytes_of(b)
+        x = _bytes_of(a).reshape(-1, k)
         m = x.shape[0]
         out = torch.empty((m, n), dtype=dtype)
         threads = self._threads(m * k * n)
         if self.plan(prepared, m, k, n).way == "lookup":
-            rows = w.t().contiguous()
-            if lookup_shape(m, n) == (m, n):
-                operands, image, strides = (x, rows), prepared.by_weight, (n, 1)
-            else:
-                operands, image, strides = (rows, x), prepared.by_activation, (1, n)
-            self._library.lookup(
-                self._number, *operands, image, prepared.bias, out, strides, threads
-            )
+            self._lookup_matrix(x, b, prepared, out, threads)
         else:
-            assert prepared.factors is not None
-            self._library.factored(self._number, x, w, prepared.factors, out, threads)
+            self._product_matrix(x, b, prepared, out, threads)
         return out.reshape(*a.shape[:-1], n)
+
+    def _lookup_matrix(
+        self, x: Tensor, b: Tensor, tables: CpuTables, out: Tensor, threads: int
+    ) -> None:
+        library, isa = self._library, self._number
+        (m, k), n = x.shape, b.shape[1]
+        w = _bytes_of(b)
+        if _lookup_work(m, k, n)[0]:
+            w = w.contiguous()
+            g = _line(k, n, n, 1)
+            lanes = self._packed.get(
+                ("codes", k, n), w,
+                lambda: library.lay_codes(isa, g, w, threads),
+            )  # fmt: skip
+            library.lookup(
+                isa, g, lanes, x.contiguous(), m, tables.by_activation, tables.bias, out,
+                (0, n, 0, 0, 1), threads,
+            )  # fmt: skip
+            return
+        g = _line(k, m, x.stride(1), x.stride(0))
+        lanes = library.lay_codes(isa, g, x, threads)
+        library.lookup(
+            isa, g, lanes, w.t().contiguous(), n, tables.by_weight, tables.bias, out,
+            (0, 1, 0, 0, n), threads,
+        )  # fmt: skip
+
+    def _product_matrix(
+        self, x: Tensor, b: Tensor, tables: CpuTables, out: Tensor, threads: int
+    ) -> None:
+        library, isa, planes = self._library, self._number, tables.activation_rows
+        assert planes is not None
+        (m, k), n = x.shape, b.shape[1]
+        w = _bytes_of(b).contiguous()
+        g = _line(k, n, n, 1)
+        lanes = self._packed.get(
+            ("lanes", tables.multiplier.identity, isa, k, n), w,
+            lambda: library.lay_planes(isa, g, planes, w, threads),
+        )  # fmt: skip
+        rows = library.pack_rows(isa, g, planes, x, m, (x.stride(0), x.stride(1), 0), threads)
+        library.product(isa, g, planes, lanes, rows, m, out, (0, n, 0, 0, 1), threads)
+
+    def plan_conv(self, tables: CpuTables, geometry: Geometry, products: int, count: int) -> Plan:
+        """The way that :meth:`conv` takes, with the estimates behind it."""
+        g = geometry
+        sizes = self._library.measure(g, 1)
+        groups, k = g.groups, g.channels * sizes.taps
+        codes = sizes.code_bytes
+        return plan(
+            self._rates, self._threads(products),
+            product=Work(
+                sizes.product_lanes * groups, count, _round_up(g.channels, 4) * sizes.taps,
+                codes,
+            ),
+            lookup=Work(sizes.lookup_lanes * groups, count, k, codes),
+            planes=tables.planes, exact=tables.multiplier.is_exact, forced=self._way,
+        )  # fmt: skip
+
+    def conv(
+        self, x: Tensor, w: Tensor, prepared: CpuTables, dtype: torch.dtype, c: Convolution
+    ) -> Tensor:
+        """Convolution: ``(N, C, ...)`` and ``(O, C / groups, ...) -> (N, O, ...)`` of `dtype`."""
+        library, isa = self._library, self._number
+        size = c.output_size(tuple(x.shape[2:]), tuple(w.shape[2:]))
+        out = torch.empty((x.shape[0], w.shape[0], *size), dtype=dtype)
+        x, codes = _bytes_of(x), _bytes_of(w).contiguous()
+        count, k = w.shape[0] // c.groups, w[0].numel()
+        positions = x.shape[0] * math.prod(size)
+        products = positions * w.shape[0] * k
+        g = _image(x, w.shape[2:], size, c)
+        if self._as_patches(g, positions, k * c.groups):
+            return convolve_patches(
+                x.view(torch.int8) if prepared.multiplier.a.signed else x, w, c, dtype,
+                lambda a, b: self.gemm(a, b, prepared, dtype),
+            )  # fmt: skip
+        threads = self._threads(products)
+        way = self.plan_conv(prepared, g, products, count).way
+        planes = None if way == "lookup" else prepared.weight_rows
+        sizes = library.measure(g, 1)
+        per_image = sizes.code_bytes if planes is None else sizes.plane_bytes * len(planes)
+        block = max(1, min(x.shape[0], _LANE_BYTES * x.shape[0] // per_image))
+        step = (out.stride(0), out.stride(1), *_filled(out.stride()[2:], 0))
+        rows = None
+        for first in range(0, x.shape[0], block):
+            part, to = x[first : first + block], out[first : first + block]
+            g.images = part.shape[0]
+            if planes is None:
+                lanes = library.lay_codes(isa, g, part, threads)
+                library.lookup(
+                    isa, g, lanes, codes, count, prepared.by_weight, prepared.bias, to, step,
+                    threads,
+                )  # fmt: skip
+                continue
+            if rows is None:
+                rows = self._packed.get(
+                    ("rows", prepared.multiplier.identity, isa, *w.shape),
+                    codes,
+                    lambda: library.pack_rows(
+                        isa, g, planes, codes, w.shape[0], (k, k // w.shape[1], 1), threads
+                    ),
+                )
+            laid = library.lay_planes(isa, g, planes, part, threads)
+            library.product(isa, g, planes, laid, rows, count, to, step, threads)
+        return out
 
     def _threads(self, products: int) -> int:
         return torch.get_num_threads() if products >= _SERIAL else 1
 
 
-def _planes(m: Multiplier) -> tuple[npt.NDArray[np.generic], ...] | None:
-    """Byte tables of the factored form, as ``ah_factored`` takes them, or None if it is costly."""
+_Product = tuple[int, npt.NDArray[np.int64], npt.NDArray[np.int64]]
+
+
+def _products(m: Multiplier) -> list[_Product] | None:
+    """The factored form as weighted products of two tables of bytes, or None if it is costly."""
     with_exact = m.is_exact
     factors: Factorization | None = None
     if not with_exact:
@@ -180,7 +415,7 @@ def _planes(m: Multiplier) -> tuple[npt.NDArray[np.generic], ...] | None:
         except FactorizationError:
             return None
         with_exact = factors.with_exact
-    products: list[tuple[int, npt.NDArray[np.int64], npt.NDArray[np.int64]]] = []
+    products: list[_Product] = []
     if with_exact:
         products.append((1, m.a.values(), m.b.values()))
     if factors is not None:
@@ -189,13 +424,20 @@ def _planes(m: Multiplier) -> tuple[npt.NDArray[np.generic], ...] | None:
     if not products:  # a table of nothing but zeros
         products.append((1, np.zeros(m.a.size, np.int64), np.zeros(m.b.size, np.int64)))
     products.sort(key=lambda p: p[0])  # equal weights are one long sum
-    left = [_by_byte(x - x.min(), m.a) for _, x, _ in products]
-    right = [_by_byte(y - y.min() - 128, m.b) for _, _, y in products]
-    return (
+    return products
+
+
+def _planes(products: Sequence[_Product], rows: OperandFormat, lanes: OperandFormat) -> Planes:
+    """Byte tables for the engine; the first operand of each product goes to the rows."""
+    low = [0 if x.min() >= 0 and x.max() <= 255 else int(x.min()) for _, x, _ in products]
+    high = [0 if y.min() >= -128 and y.max() <= 127 else int(y.min()) + 128 for _, _, y in products]
+    left = [_by_byte(x - lo, rows) for (_, x, _), lo in zip(products, low, strict=True)]
+    right = [_by_byte(y - hi, lanes) for (_, _, y), hi in zip(products, high, strict=True)]
+    return Planes(
         np.ascontiguousarray(left, dtype=np.uint8),
-        np.asarray([-x.min() for _, x, _ in products], dtype=np.int32),
         np.ascontiguousarray(right, dtype=np.int8),
-        np.asarray([y.min() + 128 for _, _, y in products], dtype=np.int32),
+        np.asarray([-lo for lo in low], dtype=np.int32),
+        np.asarray(high, dtype=np.int32),
         np.asarray([weight for weight, _, _ in products], dtype=np.int64),
     )
 

@@ -21,19 +21,106 @@ from approxhub.errors import BackendUnavailableError
 
 __all__ = ["NativeLibrary", "load_library"]
 
-ABI = 1
+ABI = 2
 _NAME = "libapproxhub_cpu.so"
 
 _i32, _i64, _pointer = ctypes.c_int32, ctypes.c_int64, ctypes.c_void_p
-_NO_MEMORY = 1
+_NO_MEMORY, _NOT_FINITE = 1, 3
+
+
+class Geometry(ctypes.Structure):
+    """Where the lanes lie; ``ah_geometry`` in ``csrc/approxhub_cpu.h``."""
+
+    _fields_ = (
+        *((name, _i64) for name in ("images", "groups", "channels")),
+        *((name, _i64 * 3) for name in ("size", "before", "out", "kernel", "stride", "dilation")),
+        ("step", _i64 * 5),
+        ("pad", _i32),
+    )
+
+
+class Sizes(ctypes.Structure):
+    """What a geometry takes; ``ah_sizes`` in ``csrc/approxhub_cpu.h``."""
+
+    _fields_ = tuple(
+        (name, _i64)
+        for name in (
+            "taps", "lookup_lanes", "product_lanes", "code_bytes", "plane_bytes", "sums",
+            "row_bytes",
+        )
+    )  # fmt: skip
+
+
+class _Planes(ctypes.Structure):
+    _fields_ = (
+        ("planes", _i32),
+        *((name, _pointer) for name in ("left", "right", "low", "high", "weight")),
+    )
+
+
+class Planes:
+    """A sum of byte products, as ``ah_planes`` in ``csrc/approxhub_cpu.h`` describes it.
+
+    Parameters
+    ----------
+    left : ndarray of uint8, (planes, 256)
+        What a row's code stands for, plus `low`.
+    right : ndarray of int8, (planes, 256)
+        What a lane's code stands for, less `high`.
+    low, high : ndarray of int32, (planes,)
+        Offsets that bring them into a byte.
+    weight : ndarray of int64, (planes,)
+        Of each product in the sum; equal ones stand together.
+    """
+
+    def __init__(
+        self,
+        left: npt.NDArray[np.uint8],
+        right: npt.NDArray[np.int8],
+        low: npt.NDArray[np.int32],
+        high: npt.NDArray[np.int32],
+        weight: npt.NDArray[np.int64],
+    ) -> None:
+        self.arrays = (left, right, low, high, weight)
+        self.needs_sums = bool(low.any())
+        self.struct = _Planes(len(left), *[_address(t) for t in self.arrays])
+
+    def __len__(self) -> int:
+        return int(self.struct.planes)
 
 
 def _address(t: Tensor | npt.NDArray[np.generic]) -> int:
     return t.data_ptr() if isinstance(t, Tensor) else t.ctypes.data
 
 
+_SIGNATURES = {
+    "ah_same": (_pointer, _pointer, _i64),
+    "ah_measure": (_pointer, _i32, _pointer),
+    "ah_lay_codes": (_i32, _pointer, _pointer, _pointer, _i32),
+    "ah_lookup": (
+        _i32, _pointer, _pointer, _pointer, _i64, _pointer, _i64, _pointer, _i32, _pointer, _i32,
+    ),
+    "ah_lay_planes": (_i32, _pointer, _pointer, _pointer, _pointer, _pointer, _i32),
+    "ah_pack_rows": (
+        _i32, _pointer, _pointer, _pointer, _i64, _pointer, _pointer, _pointer, _i32,
+    ),
+    "ah_quantize": (
+        _i32, _pointer, _i64, _i64, _i64, _pointer, _pointer, ctypes.c_float, ctypes.c_float,
+        _pointer, _pointer, _pointer, _i32,
+    ),
+    "ah_dequantize": (
+        _i32, _pointer, _i64, _i64, _i64, _pointer, _pointer, _pointer, _i64, _pointer, _pointer,
+        _pointer, _i32,
+    ),
+    "ah_product": (
+        _i32, _pointer, _pointer, _pointer, _pointer, _pointer, _pointer, _i64, _pointer, _i32,
+        _pointer, _i32,
+    ),
+}  # fmt: skip
+
+
 class NativeLibrary:
-    """The loaded library.
+    """The loaded library; see ``csrc/approxhub_cpu.h`` for what each function does.
 
     Attributes
     ----------
@@ -57,54 +144,163 @@ class NativeLibrary:
             for i in range(library.ah_isa_count())
             if library.ah_isa_supported(i)
         }
-        self._lookup = library.ah_lookup
-        self._lookup.restype = _i32
-        self._lookup.argtypes = [
-            _i32, _pointer, _i64, _pointer, _i64, _i64, _pointer, _i64, _pointer, _i32, _i64, _i64,
-            _i32,
-        ]  # fmt: skip
-        self._factored = library.ah_factored
-        self._factored.restype = _i32
-        self._factored.argtypes = [
-            _i32, _pointer, _i64, _pointer, _i64, _i64, _i32, _pointer, _pointer, _pointer,
-            _pointer, _pointer, _pointer, _i32, _i32,
-        ]  # fmt: skip
+        library.ah_digest.restype = ctypes.c_uint64
+        library.ah_digest.argtypes = (_pointer, _i64)
+        self._digest = library.ah_digest
+        for name, arguments in _SIGNATURES.items():
+            function = getattr(library, name)
+            function.restype, function.argtypes = _i32, arguments
+        self._library = library
+
+    def digest(self, codes: Tensor) -> int:
+        """A number that differs for nearly all different contiguous tensors of bytes."""
+        return int(self._digest(_address(codes), codes.numel()))
+
+    def same(self, a: Tensor, b: Tensor) -> bool:
+        """Whether two contiguous tensors of as many bytes are equal."""
+        return bool(self._library.ah_same(_address(a), _address(b), a.numel()))
+
+    def measure(self, geometry: Geometry, planes: int) -> Sizes:
+        """Sizes of the buffers that a geometry takes."""
+        sizes = Sizes()
+        _check(self._library.ah_measure(ctypes.byref(geometry), planes, ctypes.byref(sizes)))
+        return sizes
+
+    def lay_codes(self, isa: int, geometry: Geometry, source: Tensor, threads: int) -> Tensor:
+        """Lanes of a lookup."""
+        lanes = torch.empty(self.measure(geometry, 1).code_bytes, dtype=torch.uint8)
+        _check(
+            self._library.ah_lay_codes(
+                isa, ctypes.byref(geometry), _address(source), _address(lanes), threads
+            )
+        )
+        return lanes
 
     def lookup(
         self,
         isa: int,
-        x: Tensor,
-        w: Tensor,
+        geometry: Geometry,
+        lanes: Tensor,
+        rows: Tensor,
+        count: int,
         image: npt.NDArray[np.uint8],
         bias: int,
         out: Tensor,
-        strides: tuple[int, int],
+        step: Sequence[int],
         threads: int,
     ) -> None:
-        """Sum table entries; see ``ah_lookup`` in ``csrc/approxhub_cpu.h``."""
-        (rows, k), columns = x.shape, w.shape[0]
+        """Sum table entries into `out`."""
         _check(
-            self._lookup(
-                isa, _address(x), rows, _address(w), columns, k, _address(image), bias,
-                _address(out), out.dtype == torch.int64, *strides, threads,
+            self._library.ah_lookup(
+                isa, ctypes.byref(geometry), _address(lanes), _address(rows), count,
+                _address(image), bias, _address(out), out.dtype == torch.int64,
+                (_i64 * 5)(*step), threads,
             )
         )  # fmt: skip
 
-    def factored(
+    def lay_planes(
+        self, isa: int, geometry: Geometry, planes: Planes, source: Tensor, threads: int
+    ) -> tuple[Tensor, Tensor | None]:
+        """Lanes of a product, and their sums where an offset makes them necessary."""
+        sizes = self.measure(geometry, len(planes))
+        lanes = torch.empty(sizes.plane_bytes, dtype=torch.int8)
+        sums = torch.empty(sizes.sums, dtype=torch.int64) if planes.needs_sums else None
+        _check(
+            self._library.ah_lay_planes(
+                isa, ctypes.byref(geometry), ctypes.byref(planes.struct), _address(source),
+                _address(lanes), None if sums is None else _address(sums), threads,
+            )
+        )  # fmt: skip
+        return lanes, sums
+
+    def pack_rows(
+        self,
+        isa: int,
+        geometry: Geometry,
+        planes: Planes,
+        source: Tensor,
+        count: int,
+        step: Sequence[int],
+        threads: int,
+    ) -> tuple[Tensor, Tensor]:
+        """Rows of a product (`count` of all groups together), and their terms."""
+        sizes = self.measure(geometry, len(planes))
+        rows = torch.empty(count * sizes.row_bytes, dtype=torch.uint8)
+        terms = torch.empty(count, dtype=torch.int64)
+        _check(
+            self._library.ah_pack_rows(
+                isa, ctypes.byref(geometry), ctypes.byref(planes.struct), _address(source), count,
+                (_i64 * 3)(*step), _address(rows), _address(terms), threads,
+            )
+        )  # fmt: skip
+        return rows, terms
+
+    def product(
+        self,
+        isa: int,
+        geometry: Geometry,
+        planes: Planes,
+        lanes: tuple[Tensor, Tensor | None],
+        rows: tuple[Tensor, Tensor],
+        count: int,
+        out: Tensor,
+        step: Sequence[int],
+        threads: int,
+    ) -> None:
+        """Sum products of recoded operands into `out`; `count` rows of each group."""
+        sums = lanes[1]
+        _check(
+            self._library.ah_product(
+                isa, ctypes.byref(geometry), ctypes.byref(planes.struct), _address(lanes[0]),
+                None if sums is None else _address(sums), _address(rows[0]), _address(rows[1]),
+                count, _address(out), out.dtype == torch.int64, (_i64 * 5)(*step), threads,
+            )
+        )  # fmt: skip
+
+    def quantize(
         self,
         isa: int,
         x: Tensor,
-        w: Tensor,
-        tables: Sequence[npt.NDArray[np.generic]],
+        shape: tuple[int, int, int],
+        scale: Tensor,
+        zero: Tensor,
+        limits: tuple[int, int],
+        codes: Tensor,
+        real: Tensor | None,
+        inside: Tensor | None,
+        threads: int,
+    ) -> bool:
+        """Quantise dense float32 memory; False if a number is not finite."""
+        status = self._library.ah_quantize(
+            isa, _address(x), *shape, _address(scale), _address(zero), *limits, _address(codes),
+            None if real is None else _address(real),
+            None if inside is None else _address(inside), threads,
+        )  # fmt: skip
+        if status == _NOT_FINITE:
+            return False
+        _check(status)
+        return True
+
+    def dequantize(
+        self,
+        isa: int,
+        acc: Tensor,
+        shape: tuple[int, int, int],
+        term: Tensor,
+        zero: Tensor,
+        sums: Tensor | None,
+        groups: int,
+        scale: Tensor,
+        bias: Tensor,
         out: Tensor,
         threads: int,
     ) -> None:
-        """Sum products of recoded operands; see ``ah_factored`` in ``csrc/approxhub_cpu.h``."""
-        (rows, k), columns = x.shape, w.shape[1]
+        """Turn sums of 32 bits into real numbers."""
         _check(
-            self._factored(
-                isa, _address(x), rows, _address(w), columns, k, len(tables[0]),
-                *map(_address, tables), _address(out), out.dtype == torch.int64, threads,
+            self._library.ah_dequantize(
+                isa, _address(acc), *shape, _address(term), _address(zero),
+                None if sums is None else _address(sums), groups, _address(scale),
+                _address(bias), _address(out), threads,
             )
         )  # fmt: skip
 
@@ -114,6 +310,22 @@ def _check(status: int) -> None:
         raise MemoryError("the CPU engine found no memory for its packed operands")
     if status:
         raise RuntimeError(f"the CPU engine refused its arguments (status {status})")
+
+
+def chosen_isa(library: NativeLibrary, name: str | None = None) -> str:
+    """The instruction set of that name, of ``APPROXHUB_CPU_ISA``, or the best one here.
+
+    Raises
+    ------
+    BackendUnavailableError
+        If this machine cannot run it.
+    """
+    wanted = name or os.environ.get("APPROXHUB_CPU_ISA") or list(library.isas)[-1]
+    if wanted not in library.isas:
+        raise BackendUnavailableError(
+            f"instruction set {wanted!r} cannot be used here; these can: {', '.join(library.isas)}"
+        )
+    return wanted
 
 
 @functools.cache

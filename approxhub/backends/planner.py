@@ -1,18 +1,18 @@
 """Which of the engine's ways is the quickest for a table and a shape, and why.
 
-The rates are fitted to measurements (``benchmarks/cpu_engine.py``); they decide speed only:
-every way gives the same integers.
+The rates are fitted to measurements (``approxhub bench``); they decide speed only: every way gives
+the same integers.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["WAYS", "Plan", "Rates", "plan"]
+__all__ = ["WAYS", "Plan", "Rates", "Work", "plan"]
 
 WAYS = ("exact", "factored", "lookup")
 
-_CALL = 5e-6  # seconds that any call takes
+_CALL = 8e-6  # seconds that any call takes
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,13 +25,38 @@ class Rates:
         Table entries a second, in the inner loop.
     product : float
         Int8 products a second.
-    pack : float
-        Operand bytes recoded and packed a second.
+    lay : float
+        Operand bytes turned, recoded and laid a second.
+    emit : float
+        Sums written a second.
     """
 
     lookup: float
     product: float
-    pack: float
+    lay: float
+    emit: float
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What one way of running a product has to do.
+
+    Parameters
+    ----------
+    lanes : int
+        Lanes that are computed, those that are thrown away included.
+    rows : int
+        Rows that meet them.
+    k : int
+        Products in one sum, those with padding included.
+    laid : int
+        Codes that are laid or packed anew at every call.
+    """
+
+    lanes: int
+    rows: int
+    k: int
+    laid: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,66 +71,71 @@ class Plan:
         The estimate for it.
     estimates : tuple of (str, float)
         All ways that could do it, with their estimates.
+    planes : int or None
+        Int8 products for one product of the factored form, if there is one.
     """
 
     way: str
     seconds: float
     estimates: tuple[tuple[str, float], ...]
+    planes: int | None = None
 
     def __str__(self) -> str:
-        others = ", ".join(f"{w} {1e3 * s:.3g} ms" for w, s in self.estimates)
-        return f"{self.way}: the quickest of {others}"
+        def told(way: str) -> str:
+            if way == "factored":
+                return f"factored ({self.planes} int8 products for one)"
+            return way
 
-
-def lookup_shape(m: int, n: int) -> tuple[int, int]:
-    """Operands that lie along the lanes, and those that pick table rows: (m, n) or swapped."""
-    return (m, n) if _lanes(m) * n <= _lanes(n) * m else (n, m)
-
-
-def _lanes(count: int) -> int:
-    return -(-count // 64) * 64
+        others = ", ".join(f"{told(w)} {1e3 * s:.3g} ms" for w, s in self.estimates)
+        return f"{self.way}: the quickest of {others}" if len(self.estimates) > 1 else others
 
 
 def plan(
     rates: Rates,
-    m: int,
-    k: int,
-    n: int,
     threads: int,
     *,
+    product: Work | None,
+    lookup: Work,
     planes: int | None,
     exact: bool,
-    lookup: bool,
     forced: str | None = None,
 ) -> Plan:
-    """Choose a way for ``(m, k) x (k, n)``.
+    """Choose a way.
 
     Parameters
     ----------
     rates : Rates
         Of the instruction set in use.
-    m, k, n, threads : int
-        The size, and the threads it may use.
+    threads : int
+        The threads it may use.
+    product, lookup : Work
+        What either has to do; no `product` where the table has no factored form.
     planes : int or None
-        Int8 products for one product of the factored form; None if there is none.
+        Int8 products for one product of the factored form.
     exact : bool
         Whether the multiplier is exact.
-    lookup : bool
-        Whether the table fits the lookup kernel.
     forced : str, optional
         A way to take whenever it can be done.
     """
     ways: dict[str, float] = {}
-    if planes is not None:
-        width = -(-n // 32) * 32
-        inner = m * k * width * planes / (rates.product * threads)
-        packing = planes * k * (m + width) / (rates.pack * threads)
-        ways["exact" if exact else "factored"] = _CALL + inner + packing
-    if lookup:
-        lanes, rows = lookup_shape(m, n)
-        inner = _lanes(lanes) * rows * k / (rates.lookup * threads)
-        ways["lookup"] = _CALL + inner + k * (lanes + rows) / (rates.pack * threads)
+    if product is not None and planes is not None:
+        ways["exact" if exact else "factored"] = (
+            _CALL
+            + (
+                product.lanes * product.rows * (product.k * planes / rates.product + 1 / rates.emit)
+                + planes * product.laid / rates.lay
+            )
+            / threads
+        )
+    ways["lookup"] = (
+        _CALL
+        + (
+            lookup.lanes * lookup.rows * (lookup.k / rates.lookup + 1 / rates.emit)
+            + lookup.laid / rates.lay
+        )
+        / threads
+    )
     if forced == "factored" and exact:
         forced = "exact"  # the factored form of an exact table is the plain product
     way = forced if forced in ways else min(ways, key=lambda w: (ways[w], w))
-    return Plan(way, ways[way], tuple(sorted(ways.items())))
+    return Plan(way, ways[way], tuple(sorted(ways.items())), planes)

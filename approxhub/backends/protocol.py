@@ -1,7 +1,8 @@
-"""What a backend is: the one interface between the operator and whatever runs it."""
+"""What a backend is: the one interface between the operators and whatever runs them."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from approxhub.multiplier import Multiplier
 
-__all__ = ["Backend", "GemmRequest"]
+__all__ = ["Backend", "ConvRequest", "Convolution", "GemmRequest"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,81 @@ class GemmRequest:
     dtype: torch.dtype
 
 
+@dataclass(frozen=True, slots=True)
+class Convolution:
+    """How a kernel moves over an image of one to three dimensions.
+
+    Parameters
+    ----------
+    stride, dilation : tuple of int
+        One for each dimension of the image.
+    padding : tuple of (int, int)
+        Before and behind the image, for each of its dimensions.
+    groups : int
+        Groups of channels.
+    pad_value : int
+        Value of the activation operand that the padding has; its products count.
+    """
+
+    stride: tuple[int, ...]
+    padding: tuple[tuple[int, int], ...]
+    dilation: tuple[int, ...]
+    groups: int = 1
+    pad_value: int = 0
+
+    def output_size(self, size: tuple[int, ...], kernel: tuple[int, ...]) -> tuple[int, ...]:
+        """Size of the result; below 1 where the kernel spans more than the padded image."""
+        return tuple(
+            (n + sum(p) - d * (k - 1) - 1) // s + 1
+            for n, k, s, p, d in zip(
+                size, kernel, self.stride, self.padding, self.dilation, strict=True
+            )
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ConvRequest:
+    """One convolution that the core wants done.
+
+    Parameters
+    ----------
+    multiplier, device, dtype
+        As in :class:`GemmRequest`.
+    x_shape : tuple of int
+        ``(N, C, ...)``, one to three dimensions of the image at the end.
+    w_shape : tuple of int
+        ``(O, C / groups, ...)``.
+    convolution : Convolution
+        Stride, padding, dilation and groups.
+    """
+
+    multiplier: Multiplier
+    x_shape: tuple[int, ...]
+    w_shape: tuple[int, ...]
+    convolution: Convolution
+    device: torch.device
+    dtype: torch.dtype
+
+    @property
+    def output_shape(self) -> tuple[int, ...]:
+        """``(N, O, ...)``."""
+        size = self.convolution.output_size(self.x_shape[2:], self.w_shape[2:])
+        return (self.x_shape[0], self.w_shape[0], *size)
+
+    @property
+    def gemm(self) -> GemmRequest:
+        """The matrix product of one group: a row for each output position, a column a channel."""
+        n, o, *size = self.output_shape
+        return GemmRequest(
+            self.multiplier,
+            n * math.prod(size),
+            math.prod(self.w_shape[1:]),
+            o // self.convolution.groups,
+            self.device,
+            self.dtype,
+        )
+
+
 @runtime_checkable
 class Backend(Protocol):
     """Runs integer matrix products through a multiplier, bit for bit.
@@ -47,8 +123,13 @@ class Backend(Protocol):
     dimensions; no size is zero; `dtype` holds every possible sum; `gemm` gets only what this
     backend's `prepare` returned for that multiplier and device; requests come from any thread.
     The core asks: ``out[..., m, n] = sum_k T[a[..., m, k], b[k, n]]`` exactly, the operands
-    unchanged, nothing kept of them, errors raised and never swallowed. Every backend passes
-    :class:`approxhub.testing.BackendConformance`.
+    unchanged, nothing kept that a later change of an operand could make wrong, errors raised and
+    never swallowed. Every backend passes :class:`approxhub.testing.BackendConformance`.
+
+    A backend may also have ``conv(x, w, prepared, dtype, convolution) -> Tensor``. Then
+    `supports` and `cost` are asked about :class:`ConvRequest` too. Without it, or where it does
+    not support one, the core cuts patches and calls `gemm` for each group. And it may have
+    ``explain(request, prepared) -> str``, which says how it would do a request, and why.
     """
 
     def unavailable_reason(self) -> str | None:

@@ -12,16 +12,32 @@ from contextvars import ContextVar
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from approxhub.backends.protocol import Backend, GemmRequest
-from approxhub.errors import BackendUnavailableError
+from approxhub.backends.patches import convolve_patches
+from approxhub.backends.protocol import Backend, ConvRequest, GemmRequest
+from approxhub.errors import BackendUnavailableError, PluginError
 from approxhub.multiplier import Multiplier
 from approxhub.plugins import BackendInfo, PluginHost, host
+from approxhub.plugins.guard import guarded
 from approxhub.plugins.host import cause_of
 
-__all__ = ["available_backends", "choose", "clear_prepared", "prepared_for", "use_backend"]
+__all__ = [
+    "available_backends",
+    "choose",
+    "clear_prepared",
+    "estimate",
+    "forced_backend",
+    "prepared_for",
+    "run_conv",
+    "run_gemm",
+    "use_backend",
+]
+
+Request = GemmRequest | ConvRequest
 
 _PREPARED_LIMIT = 64
+_COPY = 2e-9  # seconds to copy one code into a patch
 
 _forced: ContextVar[str | None] = ContextVar("approxhub_backend", default=None)
 _lock = threading.RLock()
@@ -93,6 +109,11 @@ def use_backend(name: str) -> Iterator[None]:
         _forced.reset(token)
 
 
+def forced_backend() -> str | None:
+    """Name of the backend that must be taken here, if one must."""
+    return _forced.get() or os.environ.get("APPROXHUB_BACKEND") or None
+
+
 def _require(name: str) -> tuple[BackendInfo, Backend]:
     info = host().get("approxhub_backends", BackendInfo, name)
     backend, reason = _load(info)
@@ -101,11 +122,11 @@ def _require(name: str) -> tuple[BackendInfo, Backend]:
     return info, backend
 
 
-def _fits(info: BackendInfo, request: GemmRequest) -> bool:
+def _fits(info: BackendInfo, request: Request) -> bool:
     return info.device_type in ("any", request.device.type)
 
 
-def choose(request: GemmRequest) -> tuple[str, Backend]:
+def choose(request: Request) -> tuple[str, Backend]:
     """Name and backend for a request: the forced one, else the cheapest that supports it.
 
     Raises
@@ -113,10 +134,10 @@ def choose(request: GemmRequest) -> tuple[str, Backend]:
     BackendUnavailableError
         If none supports the request, or the forced one does not.
     """
-    forced = _forced.get() or os.environ.get("APPROXHUB_BACKEND") or None
+    forced = forced_backend()
     if forced:
         info, backend = _require(forced)
-        if not _fits(info, request) or not backend.supports(request):
+        if not _fits(info, request) or not _can(backend, request):
             raise BackendUnavailableError(
                 f"backend {forced!r} was asked for, but it does not support {_describe(request)}"
             )
@@ -139,12 +160,32 @@ def choose(request: GemmRequest) -> tuple[str, Backend]:
     return best[2], best[3]
 
 
-def _cost(info: BackendInfo, backend: Backend, request: GemmRequest) -> float | None:
+def _convolves(backend: Backend, request: ConvRequest) -> bool:
+    """Whether it does this convolution itself, not as a product of patches."""
+    return callable(getattr(backend, "conv", None)) and backend.supports(request)  # type: ignore[arg-type]
+
+
+def _can(backend: Backend, request: Request) -> bool:
+    if isinstance(request, GemmRequest):
+        return backend.supports(request)
+    return _convolves(backend, request) or backend.supports(request.gemm)
+
+
+def _seconds(backend: Backend, request: Request) -> float:
+    if isinstance(request, GemmRequest):
+        return float(backend.cost(request))
+    if _convolves(backend, request):
+        return float(backend.cost(request))  # type: ignore[arg-type]
+    patches = request.gemm.m * request.gemm.k * request.convolution.groups
+    return request.convolution.groups * float(backend.cost(request.gemm)) + patches * _COPY
+
+
+def _cost(info: BackendInfo, backend: Backend, request: Request) -> float | None:
     """Its estimate, or None if it does not support the request; one that raises is out."""
     try:
-        if not backend.supports(request):
+        if not _can(backend, request):
             return None
-        cost = float(backend.cost(request))
+        cost = _seconds(backend, request)
         if math.isfinite(cost):
             return cost
         reason = f"its cost() returned {cost}"
@@ -158,12 +199,61 @@ def _cost(info: BackendInfo, backend: Backend, request: GemmRequest) -> float | 
     return None
 
 
-def _describe(request: GemmRequest) -> str:
+def estimate(name: str, request: Request) -> float | None:
+    """Seconds that the backend of that name expects to take, or None if it cannot do it."""
+    info = host().get("approxhub_backends", BackendInfo, name)
+    backend = _load(info)[0]
+    if backend is None or not _fits(info, request):
+        return None
+    return _cost(info, backend, request)
+
+
+def _describe(request: Request) -> str:
     m = request.multiplier
-    return (
-        f"{m.id} ({m.a} x {m.b}) on {request.device.type}, "
-        f"({request.m}, {request.k}) x ({request.k}, {request.n}) to {request.dtype}"
-    )
+    if isinstance(request, GemmRequest):
+        size = f"({request.m}, {request.k}) x ({request.k}, {request.n})"
+    else:
+        size = f"convolution of {request.x_shape} with {request.w_shape}"
+    return f"{m.id} ({m.a} x {m.b}) on {request.device.type}, {size} to {request.dtype}"
+
+
+def run_gemm(request: GemmRequest, a: Tensor, b: Tensor) -> Tensor:
+    """Do a product on the backend chosen for it, and check what comes back."""
+    name, backend = choose(request)
+    with guarded(f"backend {name!r}", _WITHOUT):
+        prepared = prepared_for(name, backend, request.multiplier, request.device)
+        out = backend.gemm(a, b, prepared, request.dtype)
+    return _checked(name, out, (*a.shape[:-1], request.n), request)
+
+
+def run_conv(request: ConvRequest, x: Tensor, w: Tensor) -> Tensor:
+    """Do a convolution on the backend chosen for it, and check what comes back."""
+    name, backend = choose(request)
+    c = request.convolution
+    with guarded(f"backend {name!r}", _WITHOUT):
+        prepared = prepared_for(name, backend, request.multiplier, request.device)
+        if _convolves(backend, request):
+            out = backend.conv(x, w, prepared, request.dtype, c)  # type: ignore[attr-defined]
+        else:
+            out = convolve_patches(
+                x, w, c, request.dtype,
+                lambda a, b: backend.gemm(a, b, prepared, request.dtype),
+            )  # fmt: skip
+    return _checked(name, out, request.output_shape, request)
+
+
+_WITHOUT = "leave it out with APPROXHUB_BACKEND=reference"
+
+
+def _checked(name: str, out: object, shape: tuple[int, ...], request: Request) -> Tensor:
+    if not isinstance(out, Tensor):
+        raise PluginError(f"backend {name!r} returned {type(out).__name__}, not a tensor")
+    if tuple(out.shape) != shape or out.dtype != request.dtype or out.device != request.device:
+        raise PluginError(
+            f"backend {name!r} returned {out.dtype} of shape {tuple(out.shape)} on {out.device}, "
+            f"not {request.dtype} of shape {shape} on {request.device}"
+        )
+    return out.contiguous()  # as the fake kernels promise to compiled code
 
 
 def prepared_for(name: str, backend: Backend, multiplier: Multiplier, device: torch.device) -> Any:

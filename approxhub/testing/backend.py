@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Any, ClassVar, NoReturn
 
@@ -21,11 +21,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from approxhub.backends import Backend, GemmRequest, use_backend
+from approxhub.backends import Backend, Convolution, ConvRequest, GemmRequest, use_backend
 from approxhub.errors import ApproxHubError
 from approxhub.multiplier import Multiplier, exact
 from approxhub.operands import OperandFormat
-from approxhub.ops import accumulator_dtype, code_dtype, lut_gemm, register
+from approxhub.ops import accumulator_dtype, code_dtype, lut_conv, lut_gemm, register
 from approxhub.plugins import BackendInfo, hookimpl, host
 
 try:
@@ -46,8 +46,15 @@ _CORNER = 64  # T[0][0] of every table here: what pads K must not reach the tabl
 
 SUM = "out[..., m, n] = sum_k T[a[..., m, k], b[k, n]], exactly; a = activation, b = weight"
 RESULT = "gemm returns a new tensor (..., M, N) of the dtype asked for, on the operands' device"
-UNCHANGED = "gemm leaves its operands unchanged"
-NOTHING_KEPT = "gemm keeps nothing of its operands, and its result belongs to the caller"
+CONV = (
+    "out[n, o, p] = sum over channels c of o's group and taps t of T[x[n, c, p * stride + "
+    "t * dilation - before], w[o, c, t]], exactly; outside of the image x is pad_value, and counts"
+)
+CONV_RESULT = (
+    "conv returns a new tensor (N, O, ...) of the dtype asked for, on the operands' device"
+)
+UNCHANGED = "gemm and conv leave their operands unchanged"
+NOTHING_KEPT = "nothing is kept of operands, and a result belongs to the caller"
 
 
 # --- multipliers to try -------------------------------------------------------------
@@ -158,8 +165,8 @@ def _products(m: Multiplier, a: IntArray, b: IntArray) -> IntArray:
     return np.asarray(m(a, b), dtype=np.int64)
 
 
-def _loop(m: Multiplier, a: IntArray, b: IntArray) -> IntArray:
-    """What the contract says, a few k at a time: (M, K) x (K, N) values."""
+def gemm_loop(m: Multiplier, a: IntArray, b: IntArray) -> IntArray:
+    """What the contract says of gemm, a few k at a time: (M, K) x (K, N) values."""
     out = np.zeros((a.shape[0], b.shape[1]), dtype=np.int64)
     step = max(1, (1 << 19) // out.size)
     for i in range(0, a.shape[1], step):
@@ -167,18 +174,39 @@ def _loop(m: Multiplier, a: IntArray, b: IntArray) -> IntArray:
     return out
 
 
-def _guess(m: Multiplier, a: IntArray, b: IntArray, got: IntArray, want: IntArray) -> str:
-    """What may have gone wrong, from the wrong sums."""
+def conv_loop(m: Multiplier, x: IntArray, w: IntArray, c: Convolution) -> IntArray:
+    """What the contract says of conv, a tap of a few channels at a time: (N, C, ...) values."""
+    size = c.output_size(x.shape[2:], w.shape[2:])
+    padded = np.pad(x, ((0, 0), (0, 0), *c.padding), constant_values=c.pad_value)
+    out = np.zeros((x.shape[0], w.shape[0], *size), dtype=np.int64)
+    outputs, channels = w.shape[0] // c.groups, w.shape[1]
+    step = max(1, (1 << 18) * c.groups // max(1, out.size))
+    for group, *tap in np.ndindex(c.groups, *w.shape[2:]):
+        outs = slice(group * outputs, (group + 1) * outputs)
+        ins = slice(group * channels, (group + 1) * channels)
+        reads = (
+            slice(t * d, t * d + (n - 1) * s + 1, s)
+            for t, d, n, s in zip(tap, c.dilation, size, c.stride, strict=True)
+        )
+        image, taps = (slice(None), ins, *reads), (outs, slice(None), *tap)
+        met, weight = padded[image], w[taps].reshape(outputs, channels, *[1] * len(size))
+        for i in range(0, channels, step):
+            products = _products(m, met[:, None, i : i + step], weight[None, :, i : i + step])
+            out[:, outs] += products.sum(2)
+    return out
+
+
+_UNKNOWN = "compare with approxhub.backends.ReferenceBackend on {}"
+
+
+def _guess_sums(m: Multiplier, got: IntArray, want: IntArray) -> str | None:
+    """What may have gone wrong with the adding up, whatever the operands."""
     off = got - want
     biggest = int(np.abs(want).max())
     if biggest > _INT32.max and (got == want.astype(np.int32)).all():
         return "the sums wrap at int32 although the result is int64"
     if biggest > _INT32.max and (got == want.clip(_INT32.min, _INT32.max)).all():
         return "the sums saturate at int32 although the result is int64"
-    if m.has_table and m.a.bits == m.b.bits:
-        swapped = _of_table(m.a, m.b, m.table.T.astype(np.int64), "swapped")
-        if (got == _loop(swapped, a, b)).all():
-            return "the table was read as T[b, a]; the activation comes first"
     corner = int(m.table[0, 0]) if m.has_table else _CORNER
     if corner and off.flat[0] % corner == 0 and (off == off.flat[0]).all():
         return (
@@ -187,14 +215,71 @@ def _guess(m: Multiplier, a: IntArray, b: IntArray, got: IntArray, want: IntArra
         )
     if biggest > 1 << 24 and int(np.abs(off).max()) <= biggest >> 20:
         return "sums are off by little: they were rounded, as floating point does; sum integers"
+    return None
+
+
+def _guess(m: Multiplier, a: IntArray, b: IntArray, got: IntArray, want: IntArray) -> str:
+    """What may have gone wrong with a matrix product, from the wrong sums."""
+    if m.has_table and m.a.bits == m.b.bits:
+        swapped = _of_table(m.a, m.b, m.table.T.astype(np.int64), "swapped")
+        if (got == gemm_loop(swapped, a, b)).all():
+            return "the table was read as T[b, a]; the activation comes first"
+    found = _guess_sums(m, got, want)
+    if found is not None:
+        return found
     if (m.a.signed or m.b.signed) and a.shape[1] == 1:
         negative = (a < 0) | (b < 0)
-        if negative.any() and not off[~negative].any():
+        if negative.any() and not (got != want)[~negative].any():
             return (
                 "only products with a negative operand are wrong: operands are values, and the "
                 "table is indexed by their two's-complement bit patterns"
             )
-    return "compare with approxhub.backends.ReferenceBackend on these operands"
+    return _UNKNOWN.format("these operands")
+
+
+def _guess_conv(
+    m: Multiplier, x: IntArray, w: IntArray, c: Convolution, got: IntArray, want: IntArray
+) -> str:
+    """What may have gone wrong, from the wrong sums: the fault that gives just these."""
+    faults: list[tuple[str, Multiplier, IntArray, Convolution]] = [
+        (
+            "padding was code 0; it is pad_value",
+            m, w, replace(c, pad_value=0),
+        ),
+        (
+            "the kernel was turned round, as in signal processing; tap 0 meets the first position",
+            m, np.flip(w, tuple(range(2, w.ndim))), c,
+        ),
+        (
+            "paddings before and behind the image were exchanged",
+            m, w, replace(c, padding=tuple((b, a) for a, b in c.padding)),
+        ),
+    ]  # fmt: skip
+    for name in ("stride", "dilation", "padding"):
+        turned = replace(c, **{name: getattr(c, name)[::-1]})
+        faults.append((f"{name} was read from the last dimension to the first", m, w, turned))
+    if m.has_table and m.a.bits == m.b.bits:
+        swapped = _of_table(m.a, m.b, m.table.T.astype(np.int64), "swapped")
+        faults.append(("the table was read as T[w, x]; the activation comes first", swapped, w, c))
+    for cause, multiplier, weight, convolution in faults:
+        found = convolution.output_size(x.shape[2:], w.shape[2:])
+        if found == want.shape[2:] and (got == conv_loop(multiplier, x, weight, convolution)).all():
+            return cause
+    # Padding is a product like any other: without it, sums at the edges alone are wrong.
+    ones = np.ones((1, 1, *x.shape[2:]), dtype=np.int64)
+    counted = conv_loop(
+        exact(8), ones, np.ones((1, 1, *w.shape[2:]), dtype=np.int64),
+        replace(c, groups=1, pad_value=0),
+    )  # fmt: skip
+    inside = counted == math.prod(w.shape[2:])
+    if inside.any() and not inside.all() and not (got != want)[:, :, inside[0, 0]].any():
+        return "only sums that meet padding are wrong: its products count, with code pad_value"
+    wrong = (got != want).any(axis=(0, *range(2, want.ndim)))
+    if c.groups > 1 and not wrong[: w.shape[0] // c.groups].any():
+        return "only the first group is right: each group has its own channels and weights"
+    if not (got[0] != want[0]).any():
+        return "only the first image is right"
+    return _guess_sums(m, got, want) or _UNKNOWN.format("these operands, cut into patches")
 
 
 # --- operands -----------------------------------------------------------------------
@@ -248,6 +333,68 @@ LAYOUTS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
+def _channels_last(t: Tensor) -> Tensor:
+    return t.movedim(1, -1).contiguous().movedim(-1, 1)
+
+
+IMAGE_LAYOUTS = {**LAYOUTS, "channels-last": _channels_last}
+
+
+# Sizes of images and of weights, and how they meet.
+CONVOLUTIONS: dict[str, tuple[tuple[int, ...], tuple[int, ...], dict[str, Any]]] = {
+    "1d": ((2, 3, 9), (4, 3, 3), {}),
+    "1d, all options": (
+        (2, 4, 14), (6, 2, 3), {"stride": 3, "padding": ((3, 1),), "dilation": 2, "groups": 2},
+    ),
+    "2d": ((2, 3, 5, 7), (4, 3, 3, 2), {}),
+    "1x1": ((3, 5, 4, 6), (7, 5, 1, 1), {}),
+    "1x1, stride": ((2, 3, 5, 7), (4, 3, 1, 1), {"stride": (2, 3)}),
+    "stride": ((2, 3, 9, 11), (5, 3, 3, 3), {"stride": (2, 3)}),
+    "strides that give one size": ((2, 3, 6, 6), (4, 3, 3, 3), {"stride": (2, 3)}),
+    "stride beyond the kernel": ((1, 2, 13, 9), (3, 2, 2, 1), {"stride": (5, 4)}),
+    "padding": ((2, 3, 4, 5), (4, 3, 3, 3), {"padding": ((0, 1), (2, 3))}),
+    "padding and stride": ((2, 3, 6, 7), (4, 3, 3, 3), {"padding": ((1, 1), (1, 1)), "stride": 2}),
+    "padding wider than the image": ((2, 2, 2, 1), (3, 2, 3, 3), {"padding": ((4, 3), (2, 5))}),
+    "dilation": ((1, 2, 9, 8), (3, 2, 3, 2), {"dilation": (2, 3)}),
+    "dilation and stride": (
+        (1, 2, 13, 12), (3, 2, 3, 3), {"dilation": (3, 2), "stride": (2, 4), "padding": 2},
+    ),
+    "kernel as large as the image": ((2, 3, 4, 5), (3, 3, 4, 5), {}),
+    "groups": ((2, 6, 5, 4), (9, 2, 2, 3), {"groups": 3, "padding": 1}),
+    "depthwise": ((2, 9, 7, 6), (9, 1, 3, 3), {"groups": 9, "padding": 1}),
+    "depthwise, stride, two outputs each": (
+        (2, 5, 7, 8), (10, 1, 3, 3), {"groups": 5, "padding": 1, "stride": 2},
+    ),
+    "tiny images": ((7, 5, 1, 1), (3, 5, 3, 3), {"padding": 1}),
+    "batch of one": ((1, 8, 17, 15), (16, 8, 3, 3), {"padding": 1}),
+    "long lines": ((1, 3, 3, 301), (3, 3, 3, 5), {"padding": ((1, 1), (2, 2))}),
+    "many images": ((67, 2, 3, 4), (3, 2, 2, 2), {"padding": ((1, 0), (0, 1))}),
+    "many channels": ((1, 130, 4, 3), (67, 130, 2, 2), {"padding": 1}),
+    "3d": ((2, 3, 4, 5, 6), (4, 3, 2, 3, 2), {"padding": 1}),
+    "3d, all options": (
+        (1, 4, 7, 6, 8), (4, 2, 2, 3, 2),
+        {"stride": (2, 1, 3), "padding": ((1, 0), (2, 1), (0, 2)), "dilation": (1, 2, 3),
+         "groups": 2},
+    ),
+}  # fmt: skip
+
+
+def _convolution(
+    dims: int,
+    pad_value: int = 0,
+    *,
+    stride: int | tuple[int, ...] = 1,
+    padding: int | tuple[tuple[int, int], ...] = 0,
+    dilation: int | tuple[int, ...] = 1,
+    groups: int = 1,
+) -> Convolution:
+    def each(value: int | tuple[int, ...]) -> tuple[int, ...]:
+        return (value,) * dims if isinstance(value, int) else value
+
+    pairs = ((padding, padding),) * dims if isinstance(padding, int) else padding
+    return Convolution(each(stride), pairs, each(dilation), groups, pad_value)
+
+
 def _broken(clause: str, found: str) -> NoReturn:
     pytest.fail(f"The contract says: {clause}.\nThis backend: {found}", pytrace=False)
 
@@ -257,6 +404,9 @@ def _broken(clause: str, found: str) -> NoReturn:
 
 class BackendConformance:
     """All that a backend must hold, as tests.
+
+    Convolutions are checked on `conv` where the backend has one that supports them, and through
+    the operator ``approxhub::lut_conv`` where it has not: the core makes products of patches then.
 
     Subclass it in a test module, and say how the backend is made and where it runs. What
     `supports` refuses is skipped, so read the skips: a backend that refuses everything fails.
@@ -319,13 +469,21 @@ class BackendConformance:
         if not self._supports(m, rows, k, n):
             pytest.skip(f"supports() refuses {m.a} x {m.b} ({m.id}) at {rows} x {k} x {n}")
 
-    def _some(self, rows: int = 3, k: int = 5, n: int = 7, count: int = 2) -> list[Multiplier]:
+    def _some(
+        self,
+        rows: int = 3,
+        k: int = 5,
+        n: int = 7,
+        count: int = 2,
+        does: Callable[[Multiplier], bool] | None = None,
+    ) -> list[Multiplier]:
         """A few multipliers that the backend supports at a size."""
+        does = does or (lambda m: self._supports(m, rows, k, n))
         order = ("8ux8s-any", "8sx8s-near", "8ux8u-near", "8ux8s-near")
         cases = sorted(CASES, key=lambda c: (str(c) not in order, c.kind in ("exact", "circuit")))
         found: list[Multiplier] = []
         for case in cases:
-            if len(found) < count and self._supports(_multiplier(case), rows, k, n):
+            if len(found) < count and does(_multiplier(case)):
                 found.append(_multiplier(case))
         if not found:
             pytest.skip(f"supports() refuses every multiplier at {rows} x {k} x {n}")
@@ -374,7 +532,7 @@ class BackendConformance:
     def _compare(self, m: Multiplier, a: Tensor, b: Tensor, out: Tensor, clause: str = SUM) -> None:
         x = a.reshape(-1, a.shape[-1]).cpu().numpy().astype(np.int64)
         w = b.cpu().numpy().astype(np.int64)
-        want = _loop(m, x, w)
+        want = gemm_loop(m, x, w)
         got = out.reshape(want.shape).cpu().numpy().astype(np.int64)
         wrong = got != want
         if wrong.any():
@@ -385,6 +543,121 @@ class BackendConformance:
                 f"and {b.dtype}, strides {a.stride()} and {b.stride()}, to {out.dtype}: "
                 f"{int(wrong.sum())} of {wrong.size} sums are wrong; row {i}, column {j} is "
                 f"{int(got[i, j])}, not {int(want[i, j])}.\nPerhaps: {_guess(m, x, w, got, want)}.",
+            )
+
+    # --- convolutions: the same tools ---------------------------------------------------
+
+    def _conv_request(
+        self, m: Multiplier, x: Tensor, w: Tensor, c: Convolution, dtype: torch.dtype | None = None
+    ) -> ConvRequest:
+        dtype = accumulator_dtype(m, w[0].numel()) if dtype is None else dtype
+        shapes = tuple(x.shape), tuple(w.shape)
+        return ConvRequest(m, *shapes, c, torch.device(self.device), dtype)
+
+    def _convolves(self, request: ConvRequest) -> bool:
+        """Whether the backend does this convolution itself."""
+        if not callable(getattr(self._backend(), "conv", None)):
+            return False
+        return self._backend().supports(request)  # type: ignore[arg-type]
+
+    def _operands(
+        self, m: Multiplier, x_shape: tuple[int, ...], w_shape: tuple[int, ...], seed: int = 0
+    ) -> tuple[Tensor, Tensor]:
+        x, w = _codes(m.a, x_shape, seed), _codes(m.b, w_shape, seed + 1)
+        return x.to(self.device), w.to(self.device)
+
+    def _some_conv(
+        self, x_shape: tuple[int, ...], w_shape: tuple[int, ...], c: Convolution, count: int = 2
+    ) -> list[Multiplier]:
+        """A few multipliers whose convolutions of a size it does, itself or as products."""
+        x, w = (torch.empty(s, dtype=torch.int8) for s in (x_shape, w_shape))
+
+        def does(m: Multiplier) -> bool:
+            request = self._conv_request(m, x, w, c)
+            return self._convolves(request) or self._backend().supports(request.gemm)
+
+        g = self._conv_request(exact(8), x, w, c).gemm
+        return self._some(g.m, g.k, g.n, count, does)
+
+    def _run_conv(
+        self, m: Multiplier, x: Tensor, w: Tensor, c: Convolution, dtype: torch.dtype
+    ) -> Tensor:
+        """Run one convolution, and check all but its sums."""
+        request = self._conv_request(m, x, w, c, dtype)
+        before = x.clone(), w.clone()
+        if self._convolves(request):
+            out = self._backend().conv(  # type: ignore[attr-defined]
+                x, w, self._prepare(m), dtype, c
+            )
+        else:
+            out = self._through_operator(m, x, w, c, dtype)
+        if not isinstance(out, Tensor):
+            _broken(CONV_RESULT, f"returned {type(out).__name__}")
+        if tuple(out.shape) != request.output_shape:
+            _broken(
+                CONV_RESULT,
+                f"returned the shape {tuple(out.shape)}, not {request.output_shape}, for "
+                f"{tuple(x.shape)} and {tuple(w.shape)} with {c}",
+            )
+        if out.dtype != dtype or out.device != x.device:
+            _broken(CONV_RESULT, f"returned {out.dtype} on {out.device}, not {dtype} on {x.device}")
+        for name, operand, old in (("x", x, before[0]), ("w", w, before[1])):
+            if not torch.equal(operand, old):
+                _broken(UNCHANGED, f"changed operand {name}")
+            if out.untyped_storage().data_ptr() == operand.untyped_storage().data_ptr():
+                _broken(CONV_RESULT, f"returned memory of operand {name}")
+        return out
+
+    def _through_operator(
+        self, m: Multiplier, x: Tensor, w: Tensor, c: Convolution, dtype: torch.dtype
+    ) -> Tensor:
+        with self._offered():
+            out: Tensor = lut_conv(*self._arguments(m, x, w, c, dtype))
+        return out
+
+    def _arguments(
+        self, m: Multiplier, x: Tensor, w: Tensor, c: Convolution, dtype: torch.dtype
+    ) -> tuple[Any, ...]:
+        """What the operator takes for a convolution."""
+        pad = torch.tensor(c.pad_value, device=x.device)
+        padding = [side for pair in c.padding for side in pair]
+        return (x, w, pad, register(m), c.stride, padding, c.dilation, c.groups, dtype)
+
+    def _check_conv(
+        self,
+        m: Multiplier,
+        x: Tensor,
+        w: Tensor,
+        c: Convolution,
+        dtype: torch.dtype | None = None,
+    ) -> Tensor:
+        """Run one convolution, and check its sums."""
+        dtype = accumulator_dtype(m, w[0].numel()) if dtype is None else dtype
+        out = self._run_conv(m, x, w, c, dtype)
+        self._compare_conv(m, x, w, c, out)
+        return out
+
+    def _compare_conv(
+        self,
+        m: Multiplier,
+        x: Tensor,
+        w: Tensor,
+        c: Convolution,
+        out: Tensor,
+        clause: str = CONV,
+    ) -> None:
+        image, weight, got = (t.cpu().numpy().astype(np.int64) for t in (x, w, out))
+        want = conv_loop(m, image, weight, c)
+        wrong = got != want
+        if wrong.any():
+            at = tuple(int(v) for v in np.argwhere(wrong)[0])
+            _broken(
+                clause,
+                f"with {m.a} x {m.b} ({m.id}), {tuple(x.shape)} and {tuple(w.shape)} of {x.dtype} "
+                f"and {w.dtype}, strides {x.stride()} and {w.stride()}, {c}, to {out.dtype}: "
+                f"{int(wrong.sum())} of {wrong.size} sums are wrong; {list(at)} is "
+                f"{int(got[at])}, not {int(want[at])}.\n"
+                f"Perhaps: {_guess_conv(m, image, weight, c, got, want)}.",
             )
 
     @contextmanager
@@ -435,8 +708,8 @@ class BackendConformance:
             if answer:
                 self._checked_cost(request)
 
-    def _checked_cost(self, request: GemmRequest) -> float:
-        cost = self._backend().cost(request)
+    def _checked_cost(self, request: GemmRequest | ConvRequest) -> float:
+        cost = self._backend().cost(request)  # type: ignore[arg-type]
         if isinstance(cost, bool) or not isinstance(cost, (int, float)):
             _broken("cost() returns seconds as a float", f"returned {cost!r} for {request}")
         if not (math.isfinite(cost) and cost > 0):
@@ -624,6 +897,148 @@ class BackendConformance:
         b = torch.full((k, 1), pair[1], dtype=code_dtype(m.b))
         self._check(m, a, b, torch.int64)
 
+    # --- convolutions -------------------------------------------------------------------
+
+    @pytest.mark.parametrize("name", CONVOLUTIONS)
+    def test_convolutions(self, name: str) -> None:
+        """One to three dimensions, stride, dilation, padding, groups and depthwise are exact."""
+        x_shape, w_shape, options = CONVOLUTIONS[name]
+        c = _convolution(len(x_shape) - 2, **options)
+        for m in self._some_conv(x_shape, w_shape, c, count=3):
+            c = replace(c, pad_value=m.a.max - 2)
+            self._check_conv(m, *self._operands(m, x_shape, w_shape), c)
+
+    @pytest.mark.parametrize("case", CASES, ids=str)
+    def test_convolutions_of_every_kind(self, case: Case) -> None:
+        """Widths, signs and tables of every kind, with padding of the smallest and largest code."""
+        m = _multiplier(case)
+        x, w = self._operands(m, (2, 5, 4, 6), (3, 5, 3, 2))
+        for pad_value in (m.a.min, 0, m.a.max):
+            c = _convolution(2, pad_value, padding=((1, 0), (2, 1)), stride=(1, 2))
+            request = self._conv_request(m, x, w, c)
+            if not (self._convolves(request) or self._backend().supports(request.gemm)):
+                pytest.skip(f"supports() refuses {m.a} x {m.b} ({m.id}) for a convolution")
+            self._check_conv(m, x, w, c)
+
+    def test_convolutions_answer(self) -> None:
+        """Where it has a conv, supports() is a bool, and cost() finite seconds above 0."""
+        backend = self._backend()
+        if not callable(getattr(backend, "conv", None)):
+            pytest.skip("it has no conv: the core makes products of patches")
+        for case in CASES:
+            m = _multiplier(case)
+            for x_shape, w_shape, options in CONVOLUTIONS.values():
+                c = _convolution(len(x_shape) - 2, **options)
+                x, w = (torch.empty(s, dtype=torch.int8) for s in (x_shape, w_shape))
+                request = self._conv_request(m, x, w, c)
+                answer = backend.supports(request)  # type: ignore[arg-type]
+                if not isinstance(answer, bool):
+                    _broken(
+                        "supports() returns True or False, for a ConvRequest too",
+                        f"returned {answer!r} for {request}",
+                    )
+                if answer:
+                    self._checked_cost(request)
+
+    @pytest.mark.parametrize("weight", ["plain", *IMAGE_LAYOUTS])
+    @pytest.mark.parametrize("image", ["plain", *IMAGE_LAYOUTS])
+    def test_layouts_of_images(self, image: str, weight: str) -> None:
+        """Images and weights may be channels-last, transposed, sliced or expanded."""
+        shapes = (3, 9, 5, 6), (4, 9, 3, 2)
+        c = _convolution(2, 7, padding=((1, 1), (0, 1)))
+        for m in self._some_conv(*shapes, c):
+            x, w = self._operands(m, *shapes)
+            x, w = IMAGE_LAYOUTS.get(image, _same)(x), IMAGE_LAYOUTS.get(weight, _same)(w)
+            self._check_conv(m, x, w, c)
+
+    @pytest.mark.parametrize("dtype", _DTYPES, ids=str)
+    def test_integer_dtypes_of_images(self, dtype: torch.dtype) -> None:
+        """Images and weights may come as int8, uint8, int16, int32 or int64."""
+        shapes = (2, 5, 6, 4), (3, 5, 2, 3)
+        c = _convolution(2, 5, padding=1)
+        info = torch.iinfo(dtype)
+        for m in self._some_conv(*shapes, c, count=4):
+            x, w = (
+                t.to(torch.int64).clamp(max(f.min, info.min), min(f.max, info.max)).to(dtype)
+                for t, f in zip(self._operands(m, *shapes), (m.a, m.b), strict=True)
+            )
+            self._check_conv(m, x, w, c)
+
+    @pytest.mark.parametrize("case", LONG_SUMS, ids=str)
+    def test_convolutions_beyond_int32(self, case: Case) -> None:
+        """Sums of a convolution pass the bounds of int32, with padding in them."""
+        m, k = _multiplier(case), 300 if case.kind == "any" else 150_001
+        x, w = self._operands(m, (1, k // 3, 2), (2, k // 3, 3))
+        if case.kind == "any":
+            x[:], w[0], w[1] = 0, 1, 2  # T[0, 1] is the largest int32
+        else:
+            x[:], w[0] = m.a.max, m.b.max
+        c = _convolution(1, int(x[0, 0, 0]), padding=((1, 1),))
+        request = self._conv_request(m, x, w, c, torch.int64)
+        if not (self._convolves(request) or self._backend().supports(request.gemm)):
+            pytest.skip(f"supports() refuses {m.a} x {m.b} ({m.id}) for a convolution")
+        self._check_conv(m, x, w, c, torch.int64)
+
+    def test_new_values_in_the_same_images(self) -> None:
+        """Images and weights whose memory holds other values now give the sums of those."""
+        shapes = (2, 3, 5, 6), (4, 3, 3, 3)
+        c = _convolution(2, 9, padding=1)
+        for m in self._some_conv(*shapes, c):
+            x, w = self._operands(m, *shapes)
+            first = self._check_conv(m, x, w, c)
+            kept = first.clone()
+            for operand, f in ((x, m.a), (w, m.b)):
+                operand.copy_(_codes(f, tuple(operand.shape), seed=11))
+                out = self._run_conv(m, x, w, c, first.dtype)
+                self._compare_conv(m, x, w, c, out, NOTHING_KEPT)
+            if not torch.equal(first, kept):
+                _broken(NOTHING_KEPT, "changed an earlier result while it computed a later one")
+            out.fill_(-1)
+            again = self._run_conv(m, x, w, c, first.dtype)
+            self._compare_conv(m, x, w, c, again, NOTHING_KEPT)
+
+    def test_convolutions_of_several_multipliers(self) -> None:
+        """Equal weights and images under another table, or in another shape, give its sums."""
+        c = _convolution(2, 9, padding=1)
+        several: dict[tuple[OperandFormat, OperandFormat], list[Multiplier]] = {}
+        for m in self._some_conv((2, 4, 7, 6), (4, 4, 3, 3), c, count=len(CASES)):
+            several.setdefault((m.a, m.b), []).append(m)
+        alike = max(several.values(), key=len)
+        for m in alike + alike[::-1]:
+            x, w = self._operands(m, (2, 4, 7, 6), (4, 4, 3, 3))
+            self._check_conv(m, x, w, c)
+            self._check_conv(m, x, w.reshape(16, 1, 3, 3)[:4], replace(c, groups=4))
+            self._check_conv(m, x, w.reshape(4, 4, 9, 1), c)
+            self._check_conv(m, x, w, replace(c, pad_value=8))
+
+    def test_convolutions_from_several_threads(self) -> None:
+        """Several threads convolve at a time, also with one prepared table."""
+        shapes = (2, 5, 7, 6), (8, 5, 3, 3)
+        c = _convolution(2, 9, padding=1)
+        m = self._some_conv(*shapes, c, count=1)[0]
+        pairs = [self._operands(m, *shapes, seed=seed) for seed in range(16)]
+        dtype = accumulator_dtype(m, 45)
+        workers = 4
+        barrier = threading.Barrier(workers)
+        prepared = self._prepare(m)
+        itself = self._convolves(self._conv_request(m, *pairs[0], c))
+
+        def work(mine: list[tuple[Tensor, Tensor]]) -> list[Tensor]:
+            barrier.wait(60)
+            if itself:
+                conv = self._backend().conv  # type: ignore[attr-defined]
+                return [conv(x, w, prepared, dtype, c) for x, w in mine]
+            with use_backend(name):
+                return [lut_conv(*self._arguments(m, x, w, c, dtype)) for x, w in mine]
+
+        with self._offered() as name, ThreadPoolExecutor(workers) as pool:
+            mine = [pairs[i::workers] * 4 for i in range(workers)]
+            found = list(pool.map(work, mine))
+        clause = "conv may be called from any thread, several at a time"
+        for theirs, outs in zip(mine, found, strict=True):
+            for (x, w), out in zip(theirs, outs, strict=True):
+                self._compare_conv(m, x, w, c, out, clause)
+
     # --- manners ----------------------------------------------------------------------
 
     def test_results_are_the_callers_own(self) -> None:
@@ -723,12 +1138,30 @@ class BackendConformance:
                 self._compare(m, a, b, lut_gemm(a, b, register(m), dtype))
                 self._compare(m, a[None], b, lut_gemm(a[None], b, register(m), dtype))
 
+    @pytest.mark.parametrize("name", ["1d", "padding and stride", "depthwise", "3d"])
+    def test_convolutions_through_the_operator(self, name: str) -> None:
+        """approxhub::lut_conv routes to it by name and gives its sums, with or without a conv."""
+        x_shape, w_shape, options = CONVOLUTIONS[name]
+        c = _convolution(len(x_shape) - 2, 3, **options)
+        for m in self._some_conv(x_shape, w_shape, c, count=1):
+            x, w = self._operands(m, x_shape, w_shape)
+            out = self._through_operator(m, x, w, c, accumulator_dtype(m, w[0].numel()))
+            self._compare_conv(m, x, w, c, out)
+
     def test_under_the_compiler(self) -> None:
         """What the operator promises to torch.compile holds: torch.library.opcheck passes."""
         m = self._some(6, 9, 4, count=1)[0]
         a, b = (t.to(self.device) for t in _pair(m, 6, 9, 4))
         with self._offered():
             torch.library.opcheck(lut_gemm, (a, b, register(m), accumulator_dtype(m, 9)))
+        shapes = (2, 4, 5, 6), (6, 2, 3, 2)
+        c = _convolution(2, 3, padding=1, groups=2)
+        m = self._some_conv(*shapes, c, count=1)[0]
+        x, w = self._operands(m, *shapes)
+        with self._offered():
+            torch.library.opcheck(
+                lut_conv, self._arguments(m, x, w, c, accumulator_dtype(m, w[0].numel()))
+            )
 
 
 def _same(t: Tensor) -> Tensor:

@@ -10,12 +10,17 @@ import textwrap
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
+from approxhub.backends import Convolution, ConvRequest
 from approxhub.testing import BackendConformance
+from approxhub.testing.backend import CASES, LONGER_SUMS, _multiplier, conv_loop
 
 Failed = pytest.fail.Exception
 Skipped = pytest.skip.Exception
@@ -269,6 +274,258 @@ class Absent(Gather):
         return "no such card"
 
 
+class Convolves(Gather):
+    """A right backend with a convolution of its own: every product of every patch at once."""
+
+    def supports(self, request):
+        work = request.gemm if isinstance(request, ConvRequest) else request
+        return super().supports(work)
+
+    def cost(self, request):
+        return super().cost(request.gemm if isinstance(request, ConvRequest) else request)
+
+    def pad(self, x, c):
+        sides = [side for pair in reversed(c.padding) for side in pair]
+        return F.pad(x.long(), sides, value=c.pad_value)
+
+    def patches(self, x, w, c):
+        """(N, groups, positions, channels x taps)."""
+        x = self.pad(x, c).unflatten(1, (c.groups, -1))
+        for d, (k, s, step) in enumerate(zip(w.shape[2:], c.stride, c.dilation, strict=True), 3):
+            x = x.unfold(d, step * (k - 1) + 1, s)[..., ::step]
+        dims = w.dim() - 2
+        at = range(3, 3 + dims)
+        return (
+            x.permute(0, 1, *at, 2, *range(3 + dims, 3 + 2 * dims))
+            .flatten(2 + dims)
+            .flatten(2, 1 + dims)
+        )
+
+    def conv(self, x, w, prepared, dtype, c):
+        patches = self.patches(x, w, c)
+        weights = w.reshape(c.groups, -1, patches.shape[-1])
+        sums = [
+            self.products(patches[:, g], weights[g].t(), prepared).sum(-2, dtype=dtype).mT
+            for g in range(c.groups)
+        ]
+        size = c.output_size(tuple(x.shape[2:]), tuple(w.shape[2:]))
+        return torch.cat(sums, 1).reshape(x.shape[0], w.shape[0], *size)
+
+
+class PadsWithZero(Convolves):
+    """Puts code 0 around an image, not the value that it was given."""
+
+    def conv(self, x, w, prepared, dtype, c):
+        return super().conv(x, w, prepared, dtype, replace(c, pad_value=0))
+
+
+class SkipsPadding(Convolves):
+    """Leaves products with padding out."""
+
+    def conv(self, x, w, prepared, dtype, c):
+        whole = super().conv(x, w, prepared, dtype, c)
+        outside = self.pad(torch.zeros_like(x[:1, :1]), replace(c, pad_value=1))
+        plain = replace(c, padding=tuple((0, 0) for _ in c.padding))
+        mask_a, mask_b, table = prepared
+        for tap in torch.ones(w.shape[2:]).nonzero():
+            one = torch.zeros_like(w[:1, :1], dtype=torch.int64)
+            one[(0, 0, *tap)] = 1
+            beyond = super().conv(
+                outside, one, (mask_a, mask_b, torch.outer(*[torch.arange(2)] * 2)), dtype,
+                replace(plain, groups=1),
+            )  # fmt: skip
+            weights = w[(slice(None), slice(None), *tap)].long() & mask_b
+            whole -= beyond * table[c.pad_value & mask_a, weights].sum(1).reshape(
+                -1, *[1] * len(size_of(w))
+            )
+        return whole
+
+
+def size_of(w):
+    """The taps of a weight."""
+    return w.shape[2:]
+
+
+class FlipsKernel(Convolves):
+    """Convolves as signal processing does."""
+
+    def conv(self, x, w, prepared, dtype, c):
+        return super().conv(x, w.flip(*range(2, w.dim())), prepared, dtype, c)
+
+
+class SwapsTable(Convolves):
+    """Has its operands in order in gemm, and exchanged in conv."""
+
+    def conv(self, x, w, prepared, dtype, c):
+        a, b, table = prepared
+        return super().conv(x, w, (a, b, table.t() if a == b else table), dtype, c)
+
+
+class SwapsSides(Convolves):
+    """Takes padding before an image for that behind it."""
+
+    def conv(self, x, w, prepared, dtype, c):
+        turned = tuple((behind, before) for before, behind in c.padding)
+        return super().conv(x, w, prepared, dtype, replace(c, padding=turned))
+
+
+class SwapsStrides(Convolves):
+    """Takes the stride of the last dimension for that of the first."""
+
+    def conv(self, x, w, prepared, dtype, c):
+        out = super().conv(x, w, prepared, dtype, c)
+        c = replace(c, stride=c.stride[::-1])
+        if tuple(out.shape[2:]) != c.output_size(tuple(x.shape[2:]), tuple(w.shape[2:])):
+            return out
+        return super().conv(x, w, prepared, dtype, c)
+
+
+class OneGroup(Convolves):
+    """Gives every group the channels of the first."""
+
+    def patches(self, x, w, c):
+        found = super().patches(x, w, c)
+        return found[:, :1].expand_as(found)
+
+
+class PadsChannels(Convolves):
+    """Pads channels to four with code 0, which goes through the table."""
+
+    def conv(self, x, w, prepared, dtype, c):
+        if c.groups == 1:
+            room = (*[0, 0] * len(size_of(w)), 0, -w.shape[1] % 4)
+            x, w = F.pad(self.pad(x, c), room), F.pad(w.long(), room)
+            c = replace(c, padding=tuple((0, 0) for _ in c.padding))
+        return super().conv(x, w, prepared, dtype, c)
+
+
+class OneImage(Convolves):
+    """Uses the first image for all."""
+
+    def patches(self, x, w, c):
+        return super().patches(x[:1].expand_as(x), w, c)
+
+
+class PatchesOf2d(Convolves):
+    """Knows images of two dimensions only, and promises all."""
+
+    def patches(self, x, w, c):
+        if x.dim() == 5:
+            x = x.flip(2)
+        return super().patches(x, w, c)
+
+
+class IgnoresImageStrides(Convolves):
+    """Reads images as if they lay row by row."""
+
+    def patches(self, x, w, c):
+        flat = torch.empty(x.shape, device="meta").stride()
+        whole = x.storage_offset() + x.numel() <= x.untyped_storage().nbytes() // x.element_size()
+        return super().patches(x.as_strided(x.shape, flat) if whole else x, w, c)
+
+
+class OnlyByteImages(Convolves):
+    """Reads every image as int8."""
+
+    def patches(self, x, w, c):
+        return super().patches(x.to(torch.int8), w, c)
+
+
+class WrapsConv(Convolves):
+    """Sums convolutions in int32 whatever is asked for."""
+
+    def conv(self, x, w, prepared, dtype, c):
+        return super().conv(x, w, prepared, torch.int32, c).to(dtype)
+
+
+class WrongConvType(Convolves):
+    """Always convolves to int64."""
+
+    def conv(self, x, w, prepared, dtype, c):
+        return super().conv(x, w, prepared, torch.int64, c)
+
+
+class WrongConvShape(Convolves):
+    """Returns channels last."""
+
+    def conv(self, x, w, prepared, dtype, c):
+        return super().conv(x, w, prepared, dtype, c).movedim(1, -1)
+
+
+class MutatesImages(Convolves):
+    """Leaves patterns behind in the image."""
+
+    def conv(self, x, w, prepared, dtype, c):
+        out = super().conv(x, w, prepared, dtype, c)
+        x &= 7
+        return out
+
+
+class KeepsPackedWeights(Convolves):
+    """Knows constant weights by their address."""
+
+    def __init__(self):
+        self.known = {}
+
+    def conv(self, x, w, prepared, dtype, c):
+        w = self.known.setdefault((w.data_ptr(), w.shape), w.clone())
+        return super().conv(x, w, prepared, dtype, c)
+
+
+class SharesConvResult(Convolves):
+    """Hands out one workspace again and again."""
+
+    spaces: dict = {}  # noqa: RUF012
+
+    def conv(self, x, w, prepared, dtype, c):
+        out = super().conv(x, w, prepared, dtype, c)
+        return self.spaces.setdefault((out.shape, dtype), torch.empty_like(out)).copy_(out)
+
+
+class KeepsWeightsOfAnyTable(Convolves):
+    """Knows the products of a weight by its content alone, whatever the table."""
+
+    def __init__(self):
+        self.known = {}
+
+    def conv(self, x, w, prepared, dtype, c):
+        prepared = self.known.setdefault(tuple(w.reshape(-1).tolist()), prepared)
+        return super().conv(x, w, prepared, dtype, c)
+
+
+class ConvNotThreadSafe(Convolves):
+    """Keeps an image in itself for a moment."""
+
+    def conv(self, x, w, prepared, dtype, c):
+        self.x = x
+        time.sleep(0.002)
+        return super().conv(self.x, w, prepared, dtype, c)
+
+
+class ConvCostsNothing(Convolves):
+    """Has no idea what a convolution costs."""
+
+    def cost(self, request):
+        return 0.0 if isinstance(request, ConvRequest) else super().cost(request)
+
+
+class MaybeConvolves(Convolves):
+    """Answers with something that is not a bool when asked about a convolution."""
+
+    def supports(self, request):
+        return 1 if isinstance(request, ConvRequest) else super().supports(request)
+
+
+class FewerRows(Gather):
+    """Has no conv; its gemm is wrong for the many rows of patches."""
+
+    def gemm(self, a, b, prepared, dtype):
+        out = super().gemm(a, b, prepared, dtype)
+        if b.shape[0] % 2:
+            out[..., 1:, :] = out[..., :1, :]
+        return out
+
+
 def kit(backend: type) -> BackendConformance:
     """The kit for one backend."""
     return type("Kit", (BackendConformance,), {"make_backend": lambda self: backend()})()
@@ -297,7 +554,7 @@ CATCHES: dict[type, tuple[Check, str]] = {
     IgnoresStrides: (lambda k: k.test_layouts("plain", "transposed"), r"strides .* \(1, 9\)"),
     OnlyBytes: (lambda k: k.test_sums_are_exact(_case("12ux4s-near")), "12u x 4s"),
     SharedResult: (lambda k: k.test_results_are_the_callers_own(), "changed an earlier result"),
-    RemembersWeights: (lambda k: k.test_new_values_in_the_same_memory(), "keeps nothing"),
+    RemembersWeights: (lambda k: k.test_new_values_in_the_same_memory(), "nothing is kept"),
     OneTable: (lambda k: k.test_several_prepared_multipliers(), "sums are wrong"),
     NotThreadSafe: (lambda k: k.test_several_threads(), "from any thread"),
     ForgetsHint: (lambda k: k.test_constant_weights_are_a_hint(), "sums are wrong"),
@@ -308,13 +565,46 @@ CATCHES: dict[type, tuple[Check, str]] = {
     Yes: (lambda k: k.test_supports_and_cost_answer(_case("8ux8u-near")), "returned 'yes'"),
     NoCost: (lambda k: k.test_supports_and_cost_answer(_case("8ux8u-near")), "returned nan"),
     Lacking: (lambda k: k.test_it_has_the_five_methods(), r"lacks \['gemm'\]"),
+    PadsWithZero: (lambda k: k.test_convolutions("padding"), "padding was code 0"),
+    SkipsPadding: (lambda k: k.test_convolutions("padding"), "only sums that meet padding"),
+    FlipsKernel: (lambda k: k.test_convolutions("2d"), "kernel was turned round"),
+    SwapsTable: (lambda k: k.test_convolutions("2d"), r"read as T\[w, x\]"),
+    SwapsSides: (lambda k: k.test_convolutions("1d, all options"), "before and behind"),
+    SwapsStrides: (
+        lambda k: k.test_convolutions("strides that give one size"),
+        "stride was read from the last dimension",
+    ),
+    OneGroup: (lambda k: k.test_convolutions("depthwise"), "only the first group is right"),
+    PadsChannels: (lambda k: k.test_convolutions("2d"), r"6 x T\[0\]\[0\]: elements"),
+    OneImage: (lambda k: k.test_convolutions("1x1"), "only the first image is right"),
+    PatchesOf2d: (lambda k: k.test_convolutions("3d"), "are wrong"),
+    IgnoresImageStrides: (
+        lambda k: k.test_layouts_of_images("channels-last", "plain"),
+        r"strides \(270, 1, 54, 9\)",
+    ),
+    OnlyByteImages: (lambda k: k.test_convolutions_of_every_kind(_case("12ux4s-near")), "12u x 4s"),
+    WrapsConv: (
+        lambda k: k.test_convolutions_beyond_int32(_case("8sx8s-any")),
+        "wrap at int32",
+    ),
+    WrongConvType: (lambda k: k.test_convolutions("1d"), "conv returns .* returned torch.int64"),
+    WrongConvShape: (lambda k: k.test_convolutions("1x1"), r"shape \(3, 4, 6, 7\)"),
+    MutatesImages: (lambda k: k.test_convolutions("1d"), "changed operand x"),
+    KeepsPackedWeights: (lambda k: k.test_new_values_in_the_same_images(), "nothing is kept"),
+    SharesConvResult: (lambda k: k.test_new_values_in_the_same_images(), "an earlier result"),
+    KeepsWeightsOfAnyTable: (
+        lambda k: k.test_convolutions_of_several_multipliers(),
+        "are wrong",
+    ),
+    ConvNotThreadSafe: (lambda k: k.test_convolutions_from_several_threads(), "from any thread"),
+    ConvCostsNothing: (lambda k: k.test_convolutions_answer(), "returned 0.0"),
+    MaybeConvolves: (lambda k: k.test_convolutions_answer(), "for a ConvRequest too.*returned 1"),
+    FewerRows: (lambda k: k.test_convolutions("1x1, stride"), "are wrong"),
     Mute: (lambda k: k.test_it_says_why_it_is_unavailable(), "returned ''"),
 }
 
 
 def _case(name: str):
-    from approxhub.testing.backend import CASES, LONGER_SUMS
-
     return next(c for c in (*CASES, *LONGER_SUMS) if str(c) == name)
 
 
@@ -329,7 +619,7 @@ def test_a_fault_is_caught(fault: type) -> None:
 @pytest.mark.parametrize("fault", CATCHES, ids=lambda f: f.__name__)
 def test_the_same_check_passes_a_right_backend(fault: type) -> None:
     """What catches a fault does not catch a right backend."""
-    CATCHES[fault][0](kit(Gather))
+    CATCHES[fault][0](kit(Convolves if issubclass(fault, Convolves) else Gather))
 
 
 def test_a_wrong_order_of_costs_is_caught() -> None:
@@ -382,10 +672,33 @@ def test_a_backend_is_made_once() -> None:
 
 
 class TestRightBackend(BackendConformance):
-    """The whole kit passes a right backend that is not our own."""
+    """The whole kit passes a right backend that is not our own, and has no conv."""
 
     def make_backend(self):
         return Gather()
+
+
+class TestRightConvolution(BackendConformance):
+    """The whole kit passes a right backend with a conv of its own."""
+
+    def make_backend(self):
+        return Convolves()
+
+
+def test_the_oracle_is_the_sum_product_by_product() -> None:
+    """What convolutions are held against is the loop over every product, one at a time."""
+    m = _multiplier(_case("8ux8s-any"))
+    rng = np.random.default_rng(1)
+    x, w = rng.integers(0, 256, (2, 4, 6, 5)), rng.integers(-128, 128, (6, 2, 2, 3))
+    c = Convolution((2, 1), ((1, 0), (2, 1)), (3, 2), groups=2, pad_value=77)
+    want = np.zeros((2, 6, *c.output_size((6, 5), (2, 3))), dtype=np.int64)
+    for n, o, i, j, ch, dy, dx in np.ndindex(*want.shape, 2, 2, 3):
+        y, z = 2 * i + 3 * dy - 1, j + 2 * dx - 2
+        inside = 0 <= y < 6 and 0 <= z < 5
+        code = x[n, 2 * (o // 3) + ch, y, z] if inside else 77
+        want[n, o, i, j] += m.table[code, w[o, ch, dy, dx] & 255]
+    assert want.shape[2:] == (2, 4)
+    assert (conv_loop(m, x, w, c) == want).all()
 
 
 def test_run_by_pytest(tmp_path: Path) -> None:

@@ -8,9 +8,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 import approxhub as ah
 from approxhub.backends import (
+    Convolution,
+    ConvRequest,
     GemmRequest,
     ReferenceBackend,
     available_backends,
@@ -351,6 +354,203 @@ def test_the_built_in_name_cannot_be_taken(offer):
     with use_backend("reference"):
         assert type(choose(request())[1]) is ReferenceBackend
     assert "offered by approxhub and one" in (host().plugin_error("one") or "")
+
+
+# --- convolutions ---------------------------------------------------------------------------
+
+
+class Convolves(Cheap):
+    """A backend with a convolution of its own, at a price of its own."""
+
+    convolved = 0
+
+    def __init__(self, seconds=1e-9, conv_seconds=1e-9, conv_supported=True):
+        super().__init__(seconds)
+        self.conv_seconds, self.conv_supported = conv_seconds, conv_supported
+
+    def supports(self, request):
+        return self.conv_supported if isinstance(request, ConvRequest) else self.supported
+
+    def cost(self, request):
+        return self.conv_seconds if isinstance(request, ConvRequest) else self.seconds
+
+    def conv(self, x, w, prepared, dtype, convolution):
+        self.convolved += 1
+        c = convolution
+        sides = [side for pair in reversed(c.padding) for side in pair]
+        image = F.pad(x.double(), sides, value=c.pad_value)
+        return F.conv2d(image, w.double(), None, c.stride, 0, c.dilation, c.groups).to(dtype)
+
+
+def conv_request(groups=2, device="cpu"):
+    """A small convolution."""
+    c = Convolution((1, 1), ((1, 0), (0, 1)), (1, 1), groups, 3)
+    shapes = (2, 2 * groups, 5, 6), (3 * groups, 2, 2, 3)
+    return ConvRequest(ah.exact(8), *shapes, c, torch.device(device), torch.int32)
+
+
+def convolve(groups=2):
+    """That convolution through the public function, and what it must give."""
+    request = conv_request(groups)
+    x = torch.arange(math.prod(request.x_shape)).reshape(request.x_shape) % 100 - 50
+    w = torch.arange(math.prod(request.w_shape)).reshape(request.w_shape) % 77 - 40
+    out = ah.functional.conv2d(
+        x, w, request.multiplier, padding=((1, 0), (0, 1)), groups=groups, pad_value=3
+    )
+    image = F.pad(x.double(), (0, 1, 1, 0), value=3)
+    return out, F.conv2d(image, w.double(), groups=groups).to(torch.int32)
+
+
+def test_a_request_knows_its_product():
+    """A convolution is a product with a row for each position, and a column for each channel."""
+    request = conv_request(groups=3)
+    assert request.output_shape == (2, 9, 5, 5)
+    gemm = request.gemm
+    assert (gemm.m, gemm.k, gemm.n) == (2 * 5 * 5, 2 * 2 * 3, 3)
+    assert (gemm.multiplier, gemm.device, gemm.dtype) == (
+        request.multiplier, request.device, request.dtype,
+    )  # fmt: skip
+
+
+def test_a_backend_without_a_convolution_gets_patches(offer):
+    """The core cuts patches and asks for a product of each group; prepared once."""
+    backend = Cheap()
+    offer("one", BackendInfo("mine", "cpu", lambda: backend))
+    for _ in range(2):
+        out, want = convolve(groups=3)
+        assert torch.equal(out, want)
+    assert (backend.ran, len(backend.prepared)) == (6, 1)
+
+
+def test_a_backend_with_a_convolution_does_it(offer):
+    """The whole convolution goes to conv, and nothing to gemm."""
+    backend = Convolves()
+    offer("one", BackendInfo("mine", "cpu", lambda: backend))
+    out, want = convolve()
+    assert torch.equal(out, want)
+    assert (backend.convolved, backend.ran, len(backend.prepared)) == (1, 0, 1)
+
+
+def test_a_convolution_that_is_not_supported_becomes_patches(offer):
+    """Where conv does not support a request, its gemm does the patches."""
+    backend = Convolves(conv_supported=False)
+    offer("one", BackendInfo("mine", "cpu", lambda: backend))
+    out, want = convolve()
+    assert torch.equal(out, want)
+    assert (backend.convolved, backend.ran) == (0, 2)
+
+
+def test_conv_alone_is_enough(offer):
+    """A backend whose gemm refuses all may still convolve."""
+    backend = Convolves()
+    backend.supported = False
+    offer("one", BackendInfo("mine", "cpu", lambda: backend))
+    with use_backend("mine"):
+        out, want = convolve()
+    assert torch.equal(out, want)
+    assert (backend.convolved, backend.ran) == (1, 0)
+
+
+def test_the_cheapest_convolution_wins(offer):
+    """conv is compared by its own cost, patches by that of a product for each group."""
+    slow, fast = Convolves(conv_seconds=2e-9), Convolves(seconds=9.0)
+    offer("one", BackendInfo("slow", "cpu", lambda: slow))
+    offer("two", BackendInfo("fast", "cpu", lambda: fast))
+    assert choose(conv_request())[0] == "fast"
+    assert choose(request())[0] == "slow"
+    offer("three", BackendInfo("patches", "cpu", lambda: Cheap(0.0)))
+    assert choose(conv_request())[0] == "fast"  # patches are to be copied
+    clear_prepared()
+    slow.conv_seconds = fast.conv_seconds = 1.0
+    assert choose(conv_request())[0] == "patches"
+
+
+def test_patches_cost_a_product_for_each_group(offer):
+    """One group costs less than ten, on a backend without conv."""
+    offer("one", BackendInfo("patches", "cpu", lambda: Cheap(1e-6)))
+    offer("two", BackendInfo("whole", "cpu", lambda: Convolves(conv_seconds=5e-6)))
+    assert choose(conv_request(groups=1))[0] == "patches"
+    assert choose(conv_request(groups=10))[0] == "whole"
+
+
+def test_a_forced_backend_that_cannot_convolve(offer):
+    """If a forced backend supports neither the convolution nor its product, that is an error."""
+    backend = Convolves(conv_supported=False)
+    backend.supported = False
+    offer("one", BackendInfo("picky", "cpu", lambda: backend))
+    with (
+        use_backend("picky"),
+        pytest.raises(
+            BackendUnavailableError,
+            match=r"'picky' was asked.*convolution of \(2, 4, 5, 6\) with \(6, 2, 2, 3\)",
+        ),
+    ):
+        convolve()
+
+
+def test_a_forced_backend_convolves(offer):
+    """A forced backend does convolutions too, whatever they cost."""
+    backend = Convolves(conv_seconds=1e9)
+    offer("one", BackendInfo("mine", "cpu", lambda: backend))
+    assert convolve()[0].shape
+    assert backend.convolved == 0
+    with use_backend("mine"):
+        convolve()
+    assert backend.convolved == 1
+
+
+@pytest.mark.parametrize("method", ["supports", "cost"])
+def test_a_backend_that_cannot_answer_for_a_convolution_is_left_out(method, offer, usual):
+    """supports() or cost() that knows no ConvRequest and raises leaves the others."""
+    real = getattr(Convolves, method)
+
+    def answer(self, request):
+        return real(self, request) if isinstance(request, GemmRequest) else request.m
+
+    offer("one", BackendInfo("bad", "cpu", type("B", (Convolves,), {method: answer})))
+    out, want = convolve()
+    assert torch.equal(out, want)
+    with pytest.raises(BackendUnavailableError, match="AttributeError"), use_backend("bad"):
+        pass
+
+
+@pytest.mark.parametrize("method", ["conv", "prepare"])
+def test_what_a_convolution_raises_is_raised(method, offer):
+    """An error of conv is raised with the backend's name, never swallowed by patches."""
+    broken = type("B", (Convolves,), {method: lambda *a: _raise(ZeroDivisionError("exploded"))})
+    offer("one", BackendInfo("bad", "cpu", broken))
+    with pytest.raises(PluginError, match="backend 'bad' failed: ZeroDivisionError: exploded"):
+        convolve()
+
+
+BAD_RESULTS = {
+    "nothing": (None, "returned NoneType"),
+    "shape": (torch.zeros(2, 6, 5, 6, dtype=torch.int32), r"not torch.int32 of shape \(2, 6, 5, 5"),
+    "dtype": (torch.zeros(2, 6, 5, 5, dtype=torch.int64), "returned torch.int64"),
+    "rows": (torch.zeros(50, 6, dtype=torch.int32), r"of shape \(50, 6\)"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_RESULTS)
+def test_a_convolution_that_does_not_fit_is_refused(name, offer):
+    """A wrong shape or dtype, or no tensor, is an error that names the backend."""
+    result, message = BAD_RESULTS[name]
+    offer("one", BackendInfo("bad", "cpu", type("B", (Convolves,), {"conv": lambda *a: result})))
+    with pytest.raises(PluginError, match=f"backend 'bad' .*{message}"):
+        convolve()
+
+
+def test_convolutions_have_the_layout_that_was_promised(offer):
+    """The fake kernel promises contiguous results; a backend may return channels last."""
+
+    class ChannelsLast(Convolves):
+        def conv(self, *arguments):
+            return super().conv(*arguments).to(memory_format=torch.channels_last)
+
+    offer("one", BackendInfo("mine", "cpu", ChannelsLast))
+    out, want = convolve()
+    assert out.is_contiguous()
+    assert torch.equal(out, want)
 
 
 # --- what is kept -------------------------------------------------------------------------
