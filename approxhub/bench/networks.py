@@ -1,0 +1,160 @@
+"""Three networks in plain torch, as their papers give them: what whole-network timings run.
+
+Weights are random: timings do not depend on them. Imports torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["MobileNetV2", "ResNet", "resnet18", "resnet20"]
+
+
+class _Block(nn.Module):
+    """Two 3x3 convolutions and a shortcut."""
+
+    def __init__(self, channels: int, out: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, out, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(out)
+        self.conv2 = nn.Conv2d(out, out, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(out)
+        self.shortcut: nn.Module = nn.Identity()
+        if stride != 1 or channels != out:
+            self.shortcut = nn.Sequential(
+                nn.Conv2d(channels, out, 1, stride, bias=False), nn.BatchNorm2d(out)
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Input plus what the convolutions make of it."""
+        y = torch.relu(self.bn1(self.conv1(x)))
+        return torch.relu(self.bn2(self.conv2(y)) + self.shortcut(x))
+
+
+class ResNet(nn.Module):
+    """A residual network of basic blocks.
+
+    K. He et al., "Deep Residual Learning for Image Recognition", CVPR 2016,
+    DOI 10.1109/CVPR.2016.90. Where the size changes, the shortcut is a 1x1 convolution (option
+    B of the paper).
+
+    Parameters
+    ----------
+    stem : torch.nn.Module
+        What stands before the first block.
+    widths : sequence of int
+        Channels of each stage; all but the first begin with stride 2. The stem gives the first.
+    blocks : int
+        Blocks of each stage.
+    classes : int
+
+    Examples
+    --------
+    >>> resnet20()(torch.zeros(2, 3, 32, 32)).shape
+    torch.Size([2, 10])
+    """
+
+    def __init__(self, stem: nn.Module, widths: Sequence[int], blocks: int, classes: int) -> None:
+        super().__init__()
+        self.stem = stem
+        stages, channels = [], widths[0]
+        for i, width in enumerate(widths):
+            for j in range(blocks):
+                stages.append(_Block(channels, width, 2 if i > 0 and j == 0 else 1))
+                channels = width
+        self.stages = nn.Sequential(*stages)
+        self.fc = nn.Linear(channels, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, 3, H, W) to (N, classes)."""
+        y: Tensor = self.fc(self.stages(self.stem(x)).mean((2, 3)))
+        return y
+
+
+def resnet18(classes: int = 1000) -> ResNet:
+    """ResNet-18 for images of 224 x 224."""
+    stem = nn.Sequential(
+        nn.Conv2d(3, 64, 7, 2, 3, bias=False), nn.BatchNorm2d(64), nn.ReLU(), nn.MaxPool2d(3, 2, 1)
+    )
+    return ResNet(stem, (64, 128, 256, 512), 2, classes)
+
+
+def resnet20(classes: int = 10) -> ResNet:
+    """ResNet-20 for images of 32 x 32 (section 4.2 of the paper)."""
+    stem = nn.Sequential(nn.Conv2d(3, 16, 3, 1, 1, bias=False), nn.BatchNorm2d(16), nn.ReLU())
+    return ResNet(stem, (16, 32, 64), 3, classes)
+
+
+def _conv_bn(channels: int, out: int, kernel: int, stride: int, groups: int = 1) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(channels, out, kernel, stride, kernel // 2, groups=groups, bias=False),
+        nn.BatchNorm2d(out),
+        nn.ReLU6(),
+    )
+
+
+class _InvertedResidual(nn.Module):
+    """Widen, filter each channel, narrow again."""
+
+    def __init__(self, channels: int, out: int, stride: int, expansion: int) -> None:
+        super().__init__()
+        hidden = channels * expansion
+        widen = [_conv_bn(channels, hidden, 1, 1)] if expansion > 1 else []
+        self.body = nn.Sequential(
+            *widen,
+            _conv_bn(hidden, hidden, 3, stride, groups=hidden),
+            nn.Conv2d(hidden, out, 1, bias=False),
+            nn.BatchNorm2d(out),
+        )
+        self.residual = stride == 1 and channels == out
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The body, plus the input where the size stays."""
+        y: Tensor = self.body(x)
+        return x + y if self.residual else y
+
+
+class MobileNetV2(nn.Module):
+    """MobileNetV2 of width 1, for images of 224 x 224.
+
+    M. Sandler et al., "MobileNetV2: Inverted Residuals and Linear Bottlenecks", CVPR 2018,
+    DOI 10.1109/CVPR.2018.00474, table 2.
+
+    Parameters
+    ----------
+    classes : int
+
+    Examples
+    --------
+    >>> MobileNetV2()(torch.zeros(2, 3, 32, 32)).shape
+    torch.Size([2, 1000])
+    """
+
+    _STAGES = (  # expansion, channels, blocks, stride of the first
+        (1, 16, 1, 1),
+        (6, 24, 2, 2),
+        (6, 32, 3, 2),
+        (6, 64, 4, 2),
+        (6, 96, 3, 1),
+        (6, 160, 3, 2),
+        (6, 320, 1, 1),
+    )
+
+    def __init__(self, classes: int = 1000) -> None:
+        super().__init__()
+        layers: list[nn.Module] = [_conv_bn(3, 32, 3, 2)]
+        channels = 32
+        for expansion, out, blocks, stride in self._STAGES:
+            for j in range(blocks):
+                layers.append(_InvertedResidual(channels, out, stride if j == 0 else 1, expansion))
+                channels = out
+        self.features = nn.Sequential(*layers, _conv_bn(channels, 1280, 1, 1))
+        self.classifier = nn.Linear(1280, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, 3, H, W) to (N, classes)."""
+        y: Tensor = self.classifier(self.features(x).mean((2, 3)))
+        return y

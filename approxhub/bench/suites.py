@@ -1,0 +1,80 @@
+"""All suites, and running them."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from approxhub.bench.context import Context, Settings
+from approxhub.bench.convolutions import conv
+from approxhub.bench.inference import network
+from approxhub.bench.machine import machine, versions
+from approxhub.bench.names import SUITES
+from approxhub.bench.products import gemm, tables
+from approxhub.bench.report import Report, Row
+from approxhub.bench.roofline import roofline
+from approxhub.bench.scaling import scaling
+from approxhub.bench.step import Step
+from approxhub.errors import InputError
+
+__all__ = ["run"]
+
+_STEPS: dict[str, Callable[[Context], list[Step]]] = dict(
+    zip(SUITES, (gemm, tables, conv, scaling, network, roofline), strict=True)
+)
+
+
+def run(settings: Settings, progress: Callable[[int, int, str], None] | None = None) -> Report:
+    """Run suites.
+
+    Parameters
+    ----------
+    settings : Settings
+    progress : callable, optional
+        Takes how many steps are done, of how many, and which one begins.
+
+    Returns
+    -------
+    Report
+
+    Raises
+    ------
+    InputError
+        If a suite is not known, or a number is below 1.
+    BackendUnavailableError
+        If the CPU engine is not there.
+    BenchmarkError
+        If a path that was to be timed does not give the integers of the reference.
+
+    Examples
+    --------
+    >>> from approxhub.bench import Settings, run
+    >>> report = run(Settings(suites=("gemm",), multipliers=("roba:8s",), quick=True, rounds=1))
+    >>> {row.suite for row in report.rows}
+    {'gemm'}
+    """
+    unknown = [s for s in settings.suites if s not in SUITES]
+    if unknown:
+        raise InputError(f"no suite is called {unknown[0]!r}; known: {', '.join(SUITES)}")
+    if min(settings.rounds, *settings.threads) < 1:
+        raise InputError("rounds and threads are at least 1")
+    rows: list[Row] = []
+    with (
+        tempfile.TemporaryDirectory(prefix="approxhub-bench-") as folder,
+        Context(settings, Path(folder)) as context,
+    ):
+        described = machine(context.isas, context.isa)
+        names = settings.suites or SUITES
+        steps = [step for name in SUITES if name in names for step in _STEPS[name](context)]
+        for done, step in enumerate(steps):
+            if progress is not None:
+                progress(done, len(steps), step.name)
+            rows += step.run()
+    asked = {
+        "command": settings.command,
+        "rounds": settings.rounds,
+        "threads": list(settings.threads),
+        "quick": settings.quick,
+    }
+    return Report(described, versions(), asked, tuple(context.notes), tuple(rows))
