@@ -4,20 +4,33 @@ from __future__ import annotations
 
 from approxhub.model.calibration import calibrate
 from approxhub.model.convert import approximate, leftovers, set_multiplier
+from approxhub.model.folding import fold_batch_norm
 from approxhub.model.leftovers import Leftover
-from approxhub.model.modes import mode, set_mode
+from approxhub.model.modes import mode, set_gradient, set_mode
+from approxhub.model.statistics import (
+    AccumulatedError,
+    LayerStatistics,
+    capture_statistics,
+    set_noise,
+)
 from approxhub.model.summary import LayerSummary, Summary, count_operations, summary
 
 __all__ = [
+    "AccumulatedError",
+    "LayerStatistics",
     "LayerSummary",
     "Leftover",
     "Summary",
     "approximate",
     "calibrate",
+    "capture_statistics",
     "count_operations",
+    "fold_batch_norm",
     "leftovers",
     "mode",
+    "set_gradient",
     "set_mode",
     "set_multiplier",
+    "set_noise",
     "summary",
 ]

@@ -85,14 +85,15 @@ def calibrate(
     kept = [
         (q, copy.deepcopy(q.__dict__))
         for layer in layers.values()
-        for q in (layer.input_quantizer, layer.weight_quantizer)
+        for q in {*layer.data_quantizers(), layer.weight_quantizer}
     ]
     training = [(m, m.training) for m in model.modules()]
     for m, _ in training:
         m.training = False
     try:
         for layer in layers.values():
-            layer.input_quantizer.restart(calibrator)
+            for quantizer in layer.data_quantizers():
+                quantizer.restart(calibrator)
             layer._observing = True
         seen = 0
         with torch.no_grad(), mode(model, "float"):
@@ -112,7 +113,11 @@ def calibrate(
             layer._observing = False
         for m, was in training:
             m.training = was
-    unseen = [name for name, layer in layers.items() if not layer.input_quantizer.calibrated]
+    unseen = [
+        name
+        for name, layer in layers.items()
+        if not all(q.calibrated for q in layer.data_quantizers())
+    ]
     if unseen:
         _log.warning("no batch reached these layers, they have no range yet: %s", ", ".join(unseen))
     return model

@@ -11,10 +11,20 @@ from torch import nn
 
 from approxhub.errors import ConversionError, InputError, PluginError
 from approxhub.functional import _resolved
-from approxhub.model.layers import is_pattern, matches, module_names, require_layers
+from approxhub.model.folding import find_pairs, refuse, replace
+from approxhub.model.layers import (
+    computed_parameter,
+    is_approximate,
+    is_pattern,
+    is_skipped,
+    matches,
+    module_names,
+    require_layers,
+)
 from approxhub.model.leftovers import Leftover, find_calls, has_products
 from approxhub.multiplier import Multiplier
-from approxhub.nn import ApproxLayer
+from approxhub.nn import ApproxLayer, CompositeLayer
+from approxhub.nn.folding import NORMALIZED, BatchNorm
 from approxhub.plugins import LayerConverter, host
 from approxhub.plugins.guard import guarded
 from approxhub.quantization import OperandMapping
@@ -24,6 +34,7 @@ __all__ = ["approximate", "leftovers", "set_multiplier"]
 _log = logging.getLogger("approxhub")
 
 Choice = Multiplier | str
+Approximate = ApproxLayer | CompositeLayer
 _HOOKS = (
     "_forward_hooks",
     "_forward_pre_hooks",
@@ -47,7 +58,7 @@ def _converter(module: nn.Module) -> LayerConverter | None:
 
 def _why_not(module: nn.Module) -> str | None:
     """Why a module cannot be converted, or None if it can."""
-    if isinstance(module, ApproxLayer):
+    if is_approximate(module):
         return "it is approximate already; use approxhub.set_multiplier"
     if any(nn.parameter.is_lazy(p) for p in module._parameters.values() if p is not None):
         return "its parameters are not initialised yet; run the model once"
@@ -59,13 +70,7 @@ def _why_not(module: nn.Module) -> str | None:
             f"no converter takes {_type_name(module)}; a plug-in can bring one through the hook "
             "approxhub_converters"
         )
-    for name in ("weight", "bias"):
-        if name not in module._parameters and getattr(module, name, None) is not None:
-            return (
-                f"its {name} is computed by a hook before each pass; make it a parameter first "
-                "(remove_weight_norm, remove_spectral_norm, prune.remove)"
-            )
-    return None
+    return computed_parameter(module)
 
 
 def _patterns(multiplier: Choice | Mapping[str, Choice]) -> dict[str, Choice]:
@@ -85,15 +90,18 @@ def approximate(
     gradient: str = "straight-through",
     calibrator: str = "moving-average",
     per_channel: bool = True,
+    attention_products: bool = False,
+    fold_batch_norm: bool = False,
     strict: bool = False,
     inplace: bool = False,
 ) -> nn.Module:
     """Let a model's layers multiply through a multiplier.
 
-    Converts every layer that a converter takes (Linear and Conv2d, and what plug-ins bring),
-    wherever it is nested; a shared layer stays shared, and parameters stay the same objects
-    within the returned model. What is left exact, products called as functions included, is
-    logged as a warning; :func:`leftovers` lists it and :func:`summary` counts it.
+    Converts every layer that a converter takes (linear, convolutional, recurrent and attention
+    layers, and what plug-ins bring), wherever it is nested; a shared layer stays shared, and
+    parameters stay the same objects within the returned model. What is left exact, products
+    called as functions included, is logged as a warning; :func:`leftovers` lists it and
+    :func:`summary` counts it.
 
     Parameters
     ----------
@@ -111,6 +119,13 @@ def approximate(
         Names of the gradient and of the activations' calibrator.
     per_channel : bool
         One weight scale for each output channel, or one for each layer.
+    attention_products : bool
+        Whether the two inner products of :class:`torch.nn.MultiheadAttention` go through the
+        multiplier as its projections do.
+    fold_batch_norm : bool
+        Whether batch normalisation becomes part of the layer before it, so that the folded
+        weight is quantised: :class:`approxhub.nn.NormalizedConv2d` and its like. All of it has
+        to be foldable, but what `skip` names and what follows layers that are left.
     strict : bool
         Refuse to leave any product exact that is not named in `skip`.
     inplace : bool
@@ -125,8 +140,9 @@ def approximate(
     Raises
     ------
     ConversionError
-        If a layer named without wildcards cannot be converted, nothing can be, or something is
-        left although `strict`. The model is unchanged then.
+        If a layer named without wildcards cannot be converted, nothing can be, batch
+        normalisation cannot be folded, or something is left although `strict`. The model is
+        unchanged then.
     InputError
         If a pattern fits no module.
     MappingError
@@ -162,32 +178,36 @@ def approximate(
         "calibrator": calibrator,
         "per_channel": per_channel,
     }
-    new: dict[nn.Module, ApproxLayer] = {}
+    norms: Mapping[nn.Module, BatchNorm] = {}
+    if fold_batch_norm:
+        norms, others = find_pairs(model)
+        refuse({m: why for m, why in others.items() if not is_skipped(names[m], skip)}, names)
+        norms = {la: norm for la, norm in norms.items() if not is_skipped(names[norm], skip)}
+    new: dict[nn.Module, Approximate] = {}
     for module, called in names.items():
-        if _is_skipped(called, skip):
+        if is_skipped(called, skip):
             continue
-        choice = _choose(called, patterns)
+        choice = _choose([(name,) for name in called], patterns)
         if choice is None:
             continue
         pattern, chosen = choice
         reason = _why_not(module)
         if reason is None:
-            converter = _converter(module)
-            assert converter is not None
-            with guarded(f"the converter of {converter.source_type}"):
-                made = converter.convert(module, chosen, **options)
-            if not isinstance(made, ApproxLayer):
-                raise PluginError(
-                    f"the converter of {converter.source_type} returned {type(made).__name__}, "
-                    "not an approxhub.nn.ApproxLayer"
-                )
+            if module in norms:
+                kind = NORMALIZED[type(module)]
+                made: Approximate = kind.from_pair(module, norms[module], chosen, **options)
+            elif isinstance(module, nn.MultiheadAttention):
+                made = _made(module, chosen, approximate_products=attention_products, **options)
+            else:
+                made = _made(module, chosen, **options)
             new[module] = _carried(module, made)
         elif not is_pattern(pattern):
             raise ConversionError(f"{called[0] or '(root)'} cannot be converted: {reason}")
     if not new:
         raise ConversionError(
             f"{type(model).__name__} has no layer that could be converted; "
-            "Linear and Conv2d can, and what 'approxhub plugins' adds"
+            "linear, convolutional, recurrent and attention layers can, and what "
+            "'approxhub plugins' adds"
         )
 
     left = _leftovers(names, new, skip)
@@ -196,10 +216,11 @@ def approximate(
         raise ConversionError(
             "strict: these products would stay exact: " + "; ".join(map(str, unwanted))
         )
+    folded: dict[nn.Module, nn.Module] = {
+        norm: nn.Identity() for layer, norm in norms.items() if layer in new
+    }
+    replace(model, {**new, **folded})
     for parent in names:
-        for key, child in parent._modules.items():
-            if child in new:
-                parent._modules[key] = new[child]
         if isinstance(parent, nn.TransformerEncoderLayer):
             # Its fast path reads the weights of its layers and never calls them.
             parent.activation_relu_or_gelu = 0
@@ -212,23 +233,34 @@ def approximate(
 _SKIPPED = "skipped by name"
 
 
-def _is_skipped(called: Sequence[str], skip: Sequence[str]) -> bool:
-    """Whether a pattern fits a module or anything that it is in, under any of its names."""
-    split = [name.split(".") for name in called]
-    around = {".".join(parts[:i]) for parts in split for i in range(1, len(parts) + 1)}
-    return any(matches(around, pattern) for pattern in skip)
+def _made(module: nn.Module, multiplier: Multiplier, **options: Any) -> Approximate:
+    """What the converter of a module's type makes of it."""
+    converter = _converter(module)
+    assert converter is not None
+    with guarded(f"the converter of {converter.source_type}"):
+        made = converter.convert(module, multiplier, **options)
+    if not is_approximate(made):
+        raise PluginError(
+            f"the converter of {converter.source_type} returned {type(made).__name__}, "
+            "not an approxhub.nn.ApproxLayer or CompositeLayer"
+        )
+    approximate_layer: Approximate = made
+    return approximate_layer
 
 
-def _choose(called: list[str], patterns: Mapping[str, Multiplier]) -> tuple[str, Multiplier] | None:
+def _choose(
+    called: Sequence[tuple[str, ...]], patterns: Mapping[str, Multiplier]
+) -> tuple[str, Multiplier] | None:
     """The first pattern for a module; the names of a shared one must agree.
 
+    Each of its names comes with those of the layers that it is a part of.
     Where patterns without wildcards name it, only those count.
     """
     found: dict[str, tuple[str, Multiplier]] = {}
-    for name in called:
+    for names in called:
         for pattern, multiplier in patterns.items():
-            if matches([name], pattern):
-                found[name] = (pattern, multiplier)
+            if matches(names, pattern):
+                found[names[0]] = (pattern, multiplier)
                 break
     named = {n: v for n, v in found.items() if not is_pattern(v[0])}
     found = named or found
@@ -240,7 +272,7 @@ def _choose(called: list[str], patterns: Mapping[str, Multiplier]) -> tuple[str,
     return next(iter(found.values()), None)
 
 
-def _carried(old: nn.Module, new: ApproxLayer) -> ApproxLayer:
+def _carried(old: nn.Module, new: Approximate) -> Approximate:
     for attribute in _HOOKS:
         getattr(new, attribute).update(getattr(old, attribute))
     new._is_full_backward_hook = old._is_full_backward_hook
@@ -249,15 +281,24 @@ def _carried(old: nn.Module, new: ApproxLayer) -> ApproxLayer:
 
 def _leftovers(
     names: Mapping[nn.Module, list[str]],
-    new: Mapping[nn.Module, ApproxLayer],
+    new: Mapping[nn.Module, Approximate],
     skip: Sequence[str],
 ) -> list[Leftover]:
     left: list[Leftover] = []
     inside: set[nn.Module] = set()
     for module, called in names.items():
-        if module in new or isinstance(module, ApproxLayer) or module in inside:
+        if module in inside:
             continue
-        skipped = _is_skipped(called, skip)
+        skipped = is_skipped(called, skip)
+        made = new.get(module, module)
+        if is_approximate(made):
+            inside.update(module.modules())
+            if isinstance(made, CompositeLayer):
+                left += [
+                    Leftover(called[0], what, _SKIPPED if skipped else why)
+                    for what, why in made.exact_products()
+                ]
+            continue
         if has_products(module):
             inside.update(module.modules())
             why = _SKIPPED if skipped else _why_not(module) or "no pattern fits it"
@@ -286,6 +327,18 @@ def leftovers(model: nn.Module) -> list[Leftover]:
     return _leftovers(module_names(model), {}, ())
 
 
+def _names_of_parts(model: nn.Module) -> dict[nn.Module, list[tuple[str, ...]]]:
+    """All names of each module, each with those of the layers that it is a part of."""
+    every = module_names(model)
+    around: dict[str, list[str]] = {}
+    for module, called in every.items():
+        if isinstance(module, CompositeLayer):
+            for name in called:
+                for part in module.parts():
+                    around.setdefault(f"{name}.{part}" if name else part, []).append(name)
+    return {m: [(n, *around.get(n, ())) for n in called] for m, called in every.items()}
+
+
 def set_multiplier(
     model: nn.Module,
     multiplier: Choice | Mapping[str, Choice],
@@ -303,7 +356,8 @@ def set_multiplier(
     model : torch.nn.Module
         A converted model.
     multiplier : Multiplier, str, or mapping of str to those
-        As in :func:`approximate`.
+        As in :func:`approximate`. The parts of a recurrent or attention layer have names of
+        their own; its name stands for all of them.
     mapping : OperandMapping or str, optional
         The mapping to use; when not given each layer's present one, or the new multiplier's
         default where that does not fit, which is logged as a warning.
@@ -318,10 +372,10 @@ def set_multiplier(
         If a multiplier does not fit; the model is unchanged then.
     """
     layers = require_layers(model)
-    names = module_names(model)
+    names = _names_of_parts(model)
     patterns = {p: _resolved(c) for p, c in _patterns(multiplier).items()}
     for pattern in patterns:
-        if not any(matches(names[layer], pattern) for layer in layers.values()):
+        if not any(matches(n, pattern) for layer in layers.values() for n in names[layer]):
             raise InputError(f"no approximate layer is called {pattern!r}")
     chosen = {
         layer: choice[1]

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 
-from torch import nn
+from torch import Tensor, nn
 
 from approxhub.errors import ConversionError, InputError
-from approxhub.nn import ApproxLayer
+from approxhub.nn import ApproxLayer, CompositeLayer
 
-__all__ = ["approx_layers", "is_pattern", "matches", "module_names", "require_layers"]
+__all__ = [
+    "approx_layers",
+    "computed_parameter",
+    "is_approximate",
+    "is_pattern",
+    "is_skipped",
+    "matches",
+    "module_names",
+    "require_layers",
+]
 
 
 def module_names(model: nn.Module) -> dict[nn.Module, list[str]]:
@@ -19,6 +28,11 @@ def module_names(model: nn.Module) -> dict[nn.Module, list[str]]:
     for name, module in model.named_modules(remove_duplicate=False):
         names.setdefault(module, []).append(name)
     return names
+
+
+def is_approximate(module: object) -> bool:
+    """Whether a module multiplies through a multiplier, itself or in its parts."""
+    return isinstance(module, (ApproxLayer, CompositeLayer))
 
 
 def approx_layers(model: nn.Module) -> dict[str, ApproxLayer]:
@@ -47,3 +61,21 @@ def is_pattern(text: str) -> bool:
 def matches(names: Iterable[str], pattern: str) -> bool:
     """Whether any of a module's names fits a pattern."""
     return any(fnmatchcase(name, pattern) for name in names)
+
+
+def is_skipped(called: Sequence[str], skip: Sequence[str]) -> bool:
+    """Whether a pattern fits a module or anything that it is in, under any of its names."""
+    split = [name.split(".") for name in called]
+    around = {".".join(parts[:i]) for parts in split for i in range(1, len(parts) + 1)}
+    return any(matches(around, pattern) for pattern in skip)
+
+
+def computed_parameter(module: nn.Module) -> str | None:
+    """Why a module cannot be changed whose weight is not a parameter, or None if all are."""
+    for name, value in vars(module).items():
+        if isinstance(value, Tensor):  # in the place of a parameter
+            return (
+                f"its {name} is computed by a hook before each pass; make it a parameter first "
+                "(remove_weight_norm, remove_spectral_norm, prune.remove)"
+            )
+    return None

@@ -1,4 +1,4 @@
-"""Switching what a forward pass does."""
+"""Switching what a forward pass does, and what a backward pass does."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from torch import nn
 from approxhub.errors import InputError
 from approxhub.model.layers import require_layers
 from approxhub.nn import MODES
+from approxhub.nn.gradients import Gradient
 
-__all__ = ["mode", "set_mode"]
+__all__ = ["mode", "set_gradient", "set_mode"]
 
 
 def set_mode(model: nn.Module, name: str) -> None:
@@ -21,9 +22,9 @@ def set_mode(model: nn.Module, name: str) -> None:
     ----------
     model : torch.nn.Module
         A converted model.
-    name : {'approximate', 'exact', 'float'}
-        Products through the multiplier; the same integer path with exact products; or the
-        float layer.
+    name : {'approximate', 'exact', 'float', 'noise'}
+        Products through the multiplier; the same integer path with exact products; the float
+        layer; or exact products with noise in place of the error, see :func:`set_noise`.
 
     Raises
     ------
@@ -46,7 +47,7 @@ def mode(model: nn.Module, name: str) -> Iterator[nn.Module]:
     ----------
     model : torch.nn.Module
         A converted model.
-    name : {'approximate', 'exact', 'float'}
+    name : {'approximate', 'exact', 'float', 'noise'}
         See :func:`set_mode`.
 
     Examples
@@ -65,3 +66,32 @@ def mode(model: nn.Module, name: str) -> Iterator[nn.Module]:
     finally:
         for layer, value in before:
             layer.mode = value
+
+
+def set_gradient(model: nn.Module, gradient: str | Gradient) -> None:
+    """Set the gradient of every approximate layer of a model.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        A converted model.
+    gradient : str or Gradient
+        As :meth:`approxhub.nn.ApproxLayer.set_gradient`, by which single layers are set.
+
+    Raises
+    ------
+    NotFoundError, InputError
+        If there is no such gradient, or it has no such option. The model is unchanged then.
+    ConversionError
+        If the model has no approximate layer.
+
+    Examples
+    --------
+    >>> import torch, approxhub as ah
+    >>> net = ah.approximate(torch.nn.Sequential(torch.nn.Linear(4, 2)), "drum:8s/k=4")
+    >>> ah.set_gradient(net, "table-2d(half_window=8)")
+    >>> net[0].gradient
+    'table-2d(half_window=8)'
+    """
+    for layer in require_layers(model).values():
+        layer.set_gradient(gradient)

@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from approxhub.model.layers import approx_layers, module_names, require_layers
 from approxhub.model.leftovers import has_products
 from approxhub.multiplier import Multiplier
-from approxhub.nn import ApproxLayer
+from approxhub.nn import ApproxLayer, CompositeLayer
 from approxhub.operands import OperandFormat
 
 __all__ = ["LayerSummary", "Summary", "count_operations", "summary"]
@@ -229,6 +229,13 @@ def _price(layers: Sequence[ApproxLayer]) -> _Price:
     return _Price(_exact_power(a, b, technology), technology, a, b)
 
 
+def _is_exact(module: nn.Module) -> bool:
+    """Whether a module of torch's makes products that no multiplier makes."""
+    if isinstance(module, CompositeLayer):
+        return bool(module.exact_products())
+    return has_products(module)
+
+
 def summary(model: nn.Module, *args: Any, **kwargs: Any) -> Summary:
     """Multiplier, mapping, operations and relative energy of each layer of a converted model.
 
@@ -278,7 +285,7 @@ def summary(model: nn.Module, *args: Any, **kwargs: Any) -> Summary:
                 str(module.mapping),
                 module.mode,
             )
-        elif operations or has_products(module):
+        elif operations or _is_exact(module):
             if has_products(module):
                 within.update(module.modules())  # its parts are its own business
             if module in ran and not operations:

@@ -5,31 +5,35 @@ from __future__ import annotations
 import functools
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from approxhub.backends import real
 from approxhub.errors import CalibrationError, CheckpointError, InputError, MappingError
 from approxhub.functional import _resolved
 from approxhub.multiplier import Multiplier, exact
 from approxhub.nn.gradients import (
     ApproximateProduct,
+    Arithmetic,
     Gradient,
+    Grid,
     Product,
     make_gradient,
     without_autocast,
 )
+from approxhub.nn.noise import Noise
 from approxhub.ops import accumulator_dtype, code_dtype, register
-from approxhub.quantization import OperandMapping, Quantizer
+from approxhub.quantization import CodeRange, OperandMapping, Quantizer
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
 __all__ = ["MODES", "ApproxLayer", "dequantize_accumulator"]
 
-MODES = ("float", "exact", "approximate")
+MODES = ("float", "exact", "approximate", "noise")
 _STATE_SCHEMA = 1
 _QUANTIZERS = ("input_quantizer", "weight_quantizer")
 
@@ -44,16 +48,19 @@ def _exact_like(a_bits: int, a_signed: bool, b_bits: int, b_signed: bool) -> Mul
 def dequantize_accumulator(
     acc: Tensor,
     k: int,
+    max_abs: int,
     x_quantizer: Quantizer,
     w_quantizer: Quantizer,
     x_sums: Tensor | None,
     w_sums: Tensor | None,
     channel_dim: int,
+    bias: Tensor | None = None,
 ) -> Tensor:
     """Turn integer sums into real numbers: the one epilogue of every layer and backend.
 
     ``acc - z_x * sum(w) - z_w * sum(x) + k * z_x * z_w`` in int64, then float32 times
-    ``s_x * s_w`` (B. Jacob et al., CVPR 2018, DOI 10.1109/CVPR.2018.00286, equation 7).
+    ``s_x * s_w`` (B. Jacob et al., CVPR 2018, DOI 10.1109/CVPR.2018.00286, equation 7), then plus
+    the bias.
 
     Parameters
     ----------
@@ -61,33 +68,48 @@ def dequantize_accumulator(
         Sums of products of raw codes.
     k : int
         Products in each sum.
+    max_abs : int
+        Largest magnitude of a product.
     x_quantizer, w_quantizer : Quantizer
         Give scales and zero points; those of the weights may be per channel.
     x_sums : Tensor of int64 or None
-        Sums of the activation codes, broadcastable to `acc`; needed if weights have zero points.
+        Sums of the activation codes, of the shape of `acc` with groups (or 1) in place of
+        channels; needed if weights have zero points.
     w_sums : Tensor of int64 or None
         Sums of the weight codes, (channels,); needed if activations have a zero point.
     channel_dim : int
         Dimension of `acc` that holds the output channels.
+    bias : Tensor of float32 or None
+        Added to each channel, (channels,).
 
     Returns
     -------
     Tensor of float32
         Of the shape of `acc`.
     """
+    channels = acc.shape[channel_dim]
+    z_x = x_quantizer.zero_point.to(torch.int64)
+    z_w = w_quantizer.zero_point.to(torch.int64)
+    term = torch.zeros(channels, dtype=torch.int64, device=acc.device)
+    if w_sums is not None:
+        term = term - z_x * w_sums
+        if x_sums is not None:
+            term = term + k * z_x * z_w
+    scale = (x_quantizer.scale * w_quantizer.scale).expand(channels)
+    bound = k * (max_abs + 3 * x_quantizer.code_range.largest * w_quantizer.code_range.largest)
+    done = real.dequantize(acc, bound, term, z_w, x_sums, scale, bias, channel_dim)
+    if done is not None:
+        return done
     shape = [1] * acc.dim()
     shape[channel_dim] = -1
-    total = acc.to(torch.int64)
-    z_x = x_quantizer.zero_point.to(torch.int64)
-    z_w = w_quantizer.zero_point.to(torch.int64).reshape(shape)
-    if w_sums is not None:
-        total = total - z_x * w_sums.reshape(shape)
+    total = acc.to(torch.int64) + term.reshape(shape)
     if x_sums is not None:
-        total = total - z_w * x_sums
-        if w_sums is not None:
-            total = total + k * z_x * z_w
-    scale = x_quantizer.scale * w_quantizer.scale
-    return total.to(torch.float32) * scale.reshape(shape)
+        groups = x_sums.shape[channel_dim]
+        total = total - z_w.expand(channels).reshape(shape) * x_sums.repeat_interleave(
+            channels // groups, dim=channel_dim
+        )
+    y = total.to(torch.float32) * scale.reshape(shape)
+    return y if bias is None else y + bias.reshape(shape)
 
 
 class ApproxLayer(nn.Module):
@@ -101,27 +123,33 @@ class ApproxLayer(nn.Module):
         The circuit with the wrapper of its mapping.
     mapping : OperandMapping
         How activations and weights become operands.
-    mode : {'float', 'exact', 'approximate'}
+    mode : {'float', 'exact', 'approximate', 'noise'}
         What a forward pass does.
+    noise : Noise or None
+        What mode ``'noise'`` adds to exact products.
     input_quantizer, weight_quantizer : Quantizer
     """
 
     weight: Tensor
+    bias: Any  # of torch, a tensor or None
     input_quantizer: Quantizer
     weight_quantizer: Quantizer
+    noise: Noise | None
 
-    _weight_channels_dim: ClassVar[int] = 0
+    _channel_dim: ClassVar[int] = -1
+    # Sees the codes of a pass, where somebody captures statistics.
+    _capture: Callable[[Tensor, Tensor, Product], None] | None = None
 
     # --- making -----------------------------------------------------------------
 
     def _setup(
         self,
         multiplier: Multiplier | str,
-        mapping: OperandMapping | str | None,
-        gradient: str,
-        calibrator: str,
-        per_channel: bool,
-        mode: str,
+        mapping: OperandMapping | str | None = None,
+        gradient: str = "straight-through",
+        calibrator: str = "moving-average",
+        per_channel: bool = True,
+        mode: str = "approximate",
     ) -> None:
         m = _resolved(multiplier)
         if mapping is None:
@@ -130,21 +158,23 @@ class ApproxLayer(nn.Module):
             mapping = OperandMapping.parse(mapping)
         effective, x_codes, w_codes = mapping.resolve(m)
         self._use(m, effective, mapping)
-        self.gradient = gradient
-        self._gradient: Gradient = make_gradient(gradient)
+        self.set_gradient(gradient)
         self.mode = mode
+        self.noise = None
         self._observing = False
-        device = self.weight.device
-        self.input_quantizer = Quantizer(x_codes, calibrator=calibrator, device=device)
-        self.weight_quantizer = Quantizer(
-            w_codes,
-            channels=self.weight.shape[self._weight_channels_dim] if per_channel else None,
-            axis=self._weight_channels_dim,
-            device=device,
-        )
+        self._make_quantizers(x_codes, w_codes, calibrator, per_channel)
         self.observe_weight()
         self.register_load_state_dict_pre_hook(_before_load)  # type: ignore[no-untyped-call]
         self.register_load_state_dict_post_hook(_after_load)  # type: ignore[no-untyped-call]
+
+    def _make_quantizers(
+        self, x_codes: CodeRange, w_codes: CodeRange, calibrator: str, per_channel: bool
+    ) -> None:
+        device, channels = self.weight.device, len(self._quantized_weight())
+        self.input_quantizer = Quantizer(x_codes, calibrator=calibrator, device=device)
+        self.weight_quantizer = Quantizer(
+            w_codes, channels=channels if per_channel else None, device=device
+        )
 
     def _use(self, m: Multiplier, effective: Multiplier, mapping: OperandMapping) -> None:
         self._multiplier, self._mapping = m, mapping
@@ -153,6 +183,7 @@ class ApproxLayer(nn.Module):
             "approximate": effective,
             "exact": _exact_like(a.bits, a.signed, b.bits, b.signed),
         }
+        self._arithmetic["noise"] = self._arithmetic["exact"]
         self._register()
 
     def _register(self) -> None:
@@ -167,12 +198,16 @@ class ApproxLayer(nn.Module):
         assert isinstance(layer.weight, Tensor)
         self.weight = layer.weight
         self.register_parameter("bias", layer._parameters["bias"])
-        for quantizer in (self.input_quantizer, self.weight_quantizer):
-            quantizer.to_empty(device=layer.weight.device)
-            quantizer.reset()
-        self.observe_weight()
+        self._settle(layer.weight.device)
         self.train(layer.training)
         return self
+
+    def _settle(self, device: torch.device) -> None:
+        """Start quantisers that were made on the meta device anew, on a real one."""
+        for quantizer in (self.input_quantizer, self.weight_quantizer):
+            quantizer.to_empty(device=device)
+            quantizer.reset()
+        self.observe_weight()
 
     # --- what it is ---------------------------------------------------------------
 
@@ -193,7 +228,7 @@ class ApproxLayer(nn.Module):
 
     @property
     def mode(self) -> str:
-        """``'float'``, ``'exact'`` or ``'approximate'``."""
+        """``'float'``, ``'exact'``, ``'approximate'`` or ``'noise'``."""
         return self._mode
 
     @mode.setter
@@ -242,6 +277,25 @@ class ApproxLayer(nn.Module):
             if codes != quantizer.code_range:
                 quantizer.set_codes(codes)
 
+    def set_gradient(self, gradient: str | Gradient) -> None:
+        """Use another gradient.
+
+        Parameters
+        ----------
+        gradient : str or Gradient
+            Its name, with options if wanted (``'table-2d(half_window=8)'``), or one made by hand.
+
+        Raises
+        ------
+        NotFoundError
+            If no gradient has that name.
+        InputError
+            If it has no such option.
+        """
+        made = make_gradient(gradient) if isinstance(gradient, str) else gradient
+        self._gradient: Gradient = made
+        self.gradient = gradient if isinstance(gradient, str) else repr(gradient)
+
     def observe_weight(self) -> None:
         """Fit the weight quantiser to the weights as they are now.
 
@@ -250,13 +304,16 @@ class ApproxLayer(nn.Module):
         CalibrationError
             If the weights hold NaN or infinity; the quantiser is unchanged then.
         """
-        if self.weight.is_meta:
+        self._fit_weight(self._quantized_weight())
+
+    def _fit_weight(self, weight: Tensor) -> None:
+        if weight.is_meta:
             return
         quantizer = self.weight_quantizer
         before = (quantizer.calibrator, quantizer.calibrated)
         quantizer.restart()
         try:
-            quantizer.observe(self.weight)
+            quantizer.observe(weight)
         except Exception:
             quantizer.calibrator, quantizer.calibrated = before
             raise
@@ -269,15 +326,44 @@ class ApproxLayer(nn.Module):
 
     # --- forward ------------------------------------------------------------------
 
-    def _float_forward(self, x: Tensor) -> Tensor:
+    def _quantized_weight(self) -> Tensor:
+        """The weight as it meets its quantiser, with the output channels first."""
+        return self.weight
+
+    def _float_forward(self, x: Tensor, *args: Any) -> Tensor:
+        """What torch's layer does."""
         raise NotImplementedError
 
-    def _integer_forward(self, x_codes: Tensor, w_codes: Tensor) -> Tensor:
-        """Real result, without bias, of codes; the arithmetic is that of the mode."""
+    def _integer_path(self, x: Tensor, *args: Any) -> Tensor:
+        """Check the input, bring it into the shape of the product, and :meth:`_run` that."""
         raise NotImplementedError
 
-    def _product(self) -> Product:
+    def _integer_forward(
+        self, x_codes: Tensor, w_codes: Tensor, bias: Tensor | None, product: Any
+    ) -> Tensor:
+        """Real result of codes, plus `bias` if given; the arithmetic is that of the mode."""
         raise NotImplementedError
+
+    def data_quantizers(self) -> tuple[Quantizer, ...]:
+        """The quantisers whose ranges come from data, and not from a weight."""
+        return (self.input_quantizer,)
+
+    def _observe(self, x: Tensor, *args: Any) -> None:
+        """Show the inputs of a pass to the quantisers that find their ranges from data."""
+        self.input_quantizer.observe(x)
+
+    def _observe_operands(self, x: Tensor, w: Tensor) -> None:
+        """What a pass in training does to the quantisers."""
+        self.input_quantizer.observe(x)
+        self._fit_weight(w)
+
+    def _multiplied_by(self) -> Arithmetic:
+        """What the gradient has to know of this pass's products."""
+        return Arithmetic(
+            self._arithmetic[self._mode],
+            Grid.of(self.input_quantizer),
+            Grid.of(self.weight_quantizer),
+        )
 
     def _checked(self, x: Tensor) -> Tensor:
         if not x.is_floating_point():
@@ -287,40 +373,52 @@ class ApproxLayer(nn.Module):
             )
         return x
 
-    def _run(self, x: Tensor) -> Tensor:
+    def _run(self, x: Tensor, product: Product, w: Tensor, bias: Tensor | None) -> Tensor:
         """Quantise, multiply through the circuit, and come back to real numbers."""
         if self.training:
-            self.input_quantizer.observe(x)
-            self.observe_weight()
+            self._observe_operands(x, w)
         device = x.device.type
         # As torch: autocast leaves float64 alone.
         autocast = x.dtype != torch.float64 and _autocast(device)
         out_dtype = torch.get_autocast_dtype(device) if autocast else x.dtype
-        needs_grad = torch.is_grad_enabled() and (x.requires_grad or self.weight.requires_grad)
+        needs_grad = torch.is_grad_enabled() and (x.requires_grad or w.requires_grad)
         with without_autocast(device):
-            if needs_grad:
-                real_x, x_codes = self.input_quantizer(x)
-                real_w, w_codes = self.weight_quantizer(self.weight)
-            else:
-                x_codes = self.input_quantizer.codes(x)
-                w_codes = self.weight_quantizer.codes(self.weight)
+            bias = None if bias is None else bias.to(torch.float32)
+            # A bias with a gradient is added where autograd sees it.
+            later = needs_grad or (bias is not None and bias.requires_grad)
             m = self.effective_multiplier
+            real_x, x_codes = self.input_quantizer.quantize(x, code_dtype(m.a), needs_grad)
+            real_w, w_codes = self.weight_quantizer.quantize(w, code_dtype(m.b), needs_grad)
             with torch.no_grad():
-                y = self._integer_forward(x_codes.to(code_dtype(m.a)), w_codes.to(code_dtype(m.b)))
+                if self._capture is not None:
+                    self._capture(x_codes, w_codes, product)
+                y = self._integer_forward(x_codes, w_codes, None if later else bias, product)
             if needs_grad:
                 y = ApproximateProduct.apply(  # type: ignore[no-untyped-call]
-                    real_x, real_w, y, self._gradient, self._product()
+                    real_x, real_w, y, self._gradient, product, self._multiplied_by()
                 )
-            bias = self._parameters["bias"]
-            if bias is not None:
-                shape = [1] * y.dim()
-                shape[self._channel_dim] = -1
-                y = y + bias.to(torch.float32).reshape(shape)
+            if later and bias is not None:
+                y = y + self._along_channels(bias, y)
+            if self._mode == "noise":
+                y = self._with_noise(y, product.terms(w))
         return y.to(out_dtype)
 
-    _channel_dim: ClassVar[int] = -1
+    def _along_channels(self, t: Tensor, y: Tensor) -> Tensor:
+        """A tensor of one number for each channel, or for all, shaped to broadcast against `y`."""
+        shape = [1] * y.dim()
+        shape[self._channel_dim] = -1
+        return t.reshape(shape) if t.dim() else t
 
-    def forward(self, x: Tensor) -> Tensor:
+    def _with_noise(self, y: Tensor, terms: int) -> Tensor:
+        if self.noise is None:
+            raise InputError(
+                f"{type(self).__name__} has no noise to add; give it one with approxhub.set_noise"
+            )
+        scale = self.input_quantizer.scale * self.weight_quantizer.scale
+        drawn: Tensor = self.noise(y, terms) * self._along_channels(scale, y)
+        return y + drawn
+
+    def forward(self, x: Tensor, *args: Any) -> Tensor:
         """As the torch layer of the same name, in this layer's mode.
 
         Raises
@@ -332,19 +430,34 @@ class ApproxLayer(nn.Module):
         """
         if self._mode == "float":
             if self._observing:
-                self.input_quantizer.observe(x)
-            return self._float_forward(x)
+                self._observe(x, *args)
+            return self._float_forward(x, *args)
         try:
-            return self._integer_path(self._checked(x))
+            return self._integer_path(self._checked(x), *args)
         except CalibrationError as error:
-            shape = tuple(self.weight.shape)
-            raise CalibrationError(f"{type(self).__name__}, weight {shape}: {error}") from None
+            raise CalibrationError(f"{self._described()}: {error}") from None
 
-    def _integer_path(self, x: Tensor) -> Tensor:
-        raise NotImplementedError
+    def _device(self) -> torch.device:
+        return self.weight.device
+
+    def _described(self) -> str:
+        return f"{type(self).__name__}, weight {tuple(self.weight.shape)}"
 
     def _accumulator(self, k: int) -> torch.dtype:
         return accumulator_dtype(self._arithmetic[self._mode], k)
+
+    def _dequantized(
+        self,
+        acc: Tensor,
+        k: int,
+        x_sums: Tensor | None,
+        w_sums: Tensor | None,
+        bias: Tensor | None,
+    ) -> Tensor:
+        return dequantize_accumulator(
+            acc, k, self._arithmetic[self._mode].max_abs, self.input_quantizer,
+            self.weight_quantizer, x_sums, w_sums, self._channel_dim, bias,
+        )  # fmt: skip
 
     # --- state --------------------------------------------------------------------
 
@@ -445,11 +558,12 @@ def _before_load(module: nn.Module, state_dict: Mapping[str, Any], prefix: str, 
         module._readable(state_dict[extra])
     if is_float and isinstance(state_dict, dict):
         state_dict[extra] = module.get_extra_state()
-        weight = state_dict.get(f"{prefix}weight", module.weight)
+        given = state_dict.get(f"{prefix}weight")
+        device = module._device() if given is None else given.device
         for name in _QUANTIZERS:
             for key, value in getattr(module, name).state_dict().items():
                 if value.is_meta:  # nothing to keep: load_state_dict(assign=True) takes this
-                    value = torch.full_like(value, int(key == "scale"), device=weight.device)
+                    value = torch.full_like(value, int(key == "scale"), device=device)
                 state_dict[f"{prefix}{name}.{key}"] = value
 
 

@@ -1,26 +1,191 @@
-"""A convolution that multiplies through a multiplier."""
+"""Convolutions that multiply through a multiplier."""
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from approxhub.errors import InputError
-from approxhub.functional import conv2d_codes
+from approxhub.functional import window_sums
 from approxhub.multiplier import Multiplier
-from approxhub.nn.base import ApproxLayer, dequantize_accumulator
-from approxhub.nn.gradients import Conv2dProduct, Product
+from approxhub.nn.base import ApproxLayer
+from approxhub.nn.gradients import ConvProduct
+from approxhub.ops import lut_conv
 from approxhub.quantization import OperandMapping
 
-__all__ = ["Conv2d"]
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
-_Pair = int | tuple[int, int]
+__all__ = ["Conv1d", "Conv2d", "Conv3d"]
+
+Size = int | tuple[int, ...]
+_LETTERS = ("L", "H, W", "D, H, W")
 
 
-class Conv2d(ApproxLayer, nn.Conv2d):
+class ImageLayer(ApproxLayer):
+    """What convolutions and transposed convolutions share."""
+
+    in_channels: int
+    _dims: ClassVar[int]
+
+    def _batched(self, x: Tensor) -> Tensor:
+        """The input with a batch dimension, if its shape fits."""
+        channel_dim = -self._dims - 1
+        if x.dim() not in (self._dims + 1, self._dims + 2) or (
+            x.shape[channel_dim] != self.in_channels
+        ):
+            shape = f"{self.in_channels}, {_LETTERS[self._dims - 1]}"
+            raise InputError(
+                f"{type(self).__name__} takes (N, {shape}) or ({shape}) activations, "
+                f"got {tuple(x.shape)}"
+            )
+        return x if x.dim() == self._dims + 2 else x.unsqueeze(0)
+
+    def _integer_path(self, x: Tensor, *args: Any) -> Tensor:
+        y = self._batch_path(self._batched(x), *args)
+        return y if x.dim() == self._dims + 2 else y.squeeze(0)
+
+    def _batch_path(self, x: Tensor, *args: Any) -> Tensor:
+        """The integer path of a batch of images."""
+        raise NotImplementedError
+
+
+class _ConvNd(ImageLayer):
+    """A convolution over any number of dimensions."""
+
+    _float_type: ClassVar[type[nn.Conv1d | nn.Conv2d | nn.Conv3d]]
+    _channel_dim = 1
+
+    kernel_size: tuple[int, ...]
+    stride: tuple[int, ...]
+    padding: str | tuple[int, ...]
+    dilation: tuple[int, ...]
+    groups: int
+    padding_mode: Any  # a Literal in torch
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Size,
+        stride: Size = 1,
+        padding: str | Size = 0,
+        dilation: Size = 1,
+        groups: int = 1,
+        bias: bool = True,
+        padding_mode: str = "zeros",
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        *,
+        multiplier: Multiplier | str,
+        mapping: OperandMapping | str | None = None,
+        gradient: str = "straight-through",
+        calibrator: str = "moving-average",
+        per_channel: bool = True,
+        mode: str = "approximate",
+    ) -> None:
+        make: Any = self._float_type.__init__
+        make(
+            self, in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias,
+            padding_mode, device, dtype,
+        )  # fmt: skip
+        self._setup(multiplier, mapping, gradient, calibrator, per_channel, mode)
+
+    @classmethod
+    def from_float(
+        cls, layer: nn.Conv1d | nn.Conv2d | nn.Conv3d, multiplier: Multiplier | str, **options: Any
+    ) -> Self:
+        """Make one of a float layer, sharing its parameters.
+
+        Parameters
+        ----------
+        layer : torch.nn.Conv1d, torch.nn.Conv2d or torch.nn.Conv3d
+            A layer of as many dimensions.
+        multiplier : Multiplier or str
+        **options
+            Keywords of this class.
+        """
+        new = cls(
+            layer.in_channels, layer.out_channels, layer.kernel_size, layer.stride, layer.padding,
+            layer.dilation, layer.groups, layer.bias is not None, layer.padding_mode,
+            device="meta", multiplier=multiplier, **options,
+        )  # fmt: skip
+        return new._adopt(layer)
+
+    def _sides(self) -> list[tuple[int, int]]:
+        """Padding before and behind each dimension."""
+        if self.padding == "valid":
+            return [(0, 0)] * self._dims
+        if self.padding == "same":
+            # As torch: the odd one goes behind.
+            spans = [d * (k - 1) for k, d in zip(self.kernel_size, self.dilation, strict=True)]
+            return [(span // 2, span - span // 2) for span in spans]
+        assert not isinstance(self.padding, str)
+        return [(p, p) for p in self.padding]
+
+    def _float_forward(self, x: Tensor, *args: Any) -> Tensor:
+        forward: Any = self._float_type.forward
+        y: Tensor = forward(self, x)
+        return y
+
+    def _batch_path(self, x: Tensor, *args: Any) -> Tensor:
+        sides = tuple(side for pair in reversed(self._sides()) for side in pair)
+        if self.padding_mode != "zeros":
+            # Copies of activations: quantising before or after is the same.
+            x = F.pad(x, sides, mode=self.padding_mode)
+            sides = (0,) * len(sides)
+        product = ConvProduct(self.stride, sides, self.dilation, self.groups)
+        return self._run(x, product, self._quantized_weight(), self.bias)
+
+    def _integer_forward(
+        self, x_codes: Tensor, w_codes: Tensor, bias: Tensor | None, product: Any
+    ) -> Tensor:
+        k = w_codes.shape[1:].numel()
+        zero, kernel = self.input_quantizer.zero_point, w_codes.shape[2:]
+        # `lut_conv` wants the first dimension first.
+        last_first = product.padding
+        sides = [s for d in reversed(range(self._dims)) for s in last_first[2 * d : 2 * d + 2]]
+        acc = lut_conv(
+            x_codes, w_codes, zero, self._handles[self._mode], product.stride, sides,
+            product.dilation, product.groups, self._accumulator(k),
+        )  # fmt: skip
+        x_sums = w_sums = None
+        if self.weight_quantizer.code_range.affine:
+            x_sums = window_sums(
+                x_codes, zero, kernel, stride=product.stride, padding=sides,
+                dilation=product.dilation, groups=product.groups,
+            )  # fmt: skip
+        if self.input_quantizer.code_range.affine:
+            w_sums = w_codes.flatten(1).sum(1, dtype=torch.int64)
+        return self._dequantized(acc, k, x_sums, w_sums, bias)
+
+
+class Conv1d(_ConvNd, nn.Conv1d):
+    """:class:`torch.nn.Conv1d` whose products come from a multiplier; see :class:`Conv2d`.
+
+    Parameters
+    ----------
+    in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, \
+padding_mode, device, dtype
+        As in :class:`torch.nn.Conv1d`.
+    multiplier, mapping, gradient, calibrator, per_channel, mode
+        As in :class:`approxhub.nn.Linear`.
+
+    Examples
+    --------
+    >>> import torch, approxhub as ah
+    >>> layer = ah.nn.Conv1d(3, 8, 3, padding="same", multiplier=ah.exact(8, signed=False))
+    >>> layer(torch.randn(2, 3, 7)).shape  # training: the first pass sets the range
+    torch.Size([2, 8, 7])
+    """
+
+    _dims, _float_type = 1, nn.Conv1d
+
+
+class Conv2d(_ConvNd, nn.Conv2d):
     """:class:`torch.nn.Conv2d` whose products come from a multiplier.
 
     Padding with zeros is padding with the code of real zero, and goes through the multiplier
@@ -50,137 +215,26 @@ padding_mode, device, dtype
     torch.Size([2, 8, 5, 7])
     """
 
-    _channel_dim = -3
-
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: _Pair,
-        stride: _Pair = 1,
-        padding: str | _Pair = 0,
-        dilation: _Pair = 1,
-        groups: int = 1,
-        bias: bool = True,
-        padding_mode: Literal["zeros", "reflect", "replicate", "circular"] = "zeros",
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-        *,
-        multiplier: Multiplier | str,
-        mapping: OperandMapping | str | None = None,
-        gradient: str = "straight-through",
-        calibrator: str = "moving-average",
-        per_channel: bool = True,
-        mode: str = "approximate",
-    ) -> None:
-        nn.Conv2d.__init__(
-            self,
-            in_channels,
-            out_channels,
-            kernel_size,
-            stride,
-            padding,
-            dilation,
-            groups,
-            bias,
-            padding_mode,
-            device,
-            dtype,
-        )
-        self._setup(multiplier, mapping, gradient, calibrator, per_channel, mode)
-
-    @classmethod
-    def from_float(cls, layer: nn.Conv2d, multiplier: Multiplier | str, **options: Any) -> Conv2d:
-        """Make one of a float layer, sharing its parameters.
-
-        Parameters
-        ----------
-        layer : torch.nn.Conv2d
-        multiplier : Multiplier or str
-        **options
-            Keywords of :class:`Conv2d`.
-        """
-        new = cls(
-            layer.in_channels,
-            layer.out_channels,
-            _pair(layer.kernel_size),
-            _pair(layer.stride),
-            layer.padding if isinstance(layer.padding, str) else _pair(layer.padding),
-            _pair(layer.dilation),
-            layer.groups,
-            layer.bias is not None,
-            layer.padding_mode,
-            device="meta",
-            multiplier=multiplier,
-            **options,
-        )
-        return new._adopt(layer)
-
-    def _sides(self) -> tuple[int, int, int, int]:
-        """Padding as left, right, top, bottom."""
-        if self.padding == "valid":
-            return (0, 0, 0, 0)
-        if self.padding == "same":
-            # As torch: the odd one goes to the right and to the bottom.
-            (kh, kw), (dh, dw) = self.kernel_size, self.dilation
-            (height, width) = (dh * (kh - 1), dw * (kw - 1))
-            return (width // 2, width - width // 2, height // 2, height - height // 2)
-        assert not isinstance(self.padding, str)
-        ph, pw = self.padding
-        return (pw, pw, ph, ph)
-
-    def _float_forward(self, x: Tensor) -> Tensor:
-        return nn.Conv2d.forward(self, x)
-
-    def _integer_path(self, x: Tensor) -> Tensor:
-        if x.dim() not in (3, 4) or x.shape[-3] != self.in_channels:
-            raise InputError(
-                f"Conv2d takes (N, {self.in_channels}, H, W) or ({self.in_channels}, H, W) "
-                f"activations, got {tuple(x.shape)}"
-            )
-        batched = x if x.dim() == 4 else x.unsqueeze(0)
-        if self.padding_mode != "zeros":
-            # Copies of activations: quantising before or after is the same.
-            batched = F.pad(batched, self._sides(), mode=self.padding_mode)
-        y = self._run(batched)
-        return y if x.dim() == 4 else y.squeeze(0)
-
-    def _explicit_sides(self) -> tuple[int, int, int, int]:
-        return self._sides() if self.padding_mode == "zeros" else (0, 0, 0, 0)
-
-    def _integer_forward(self, x_codes: Tensor, w_codes: Tensor) -> Tensor:
-        k = w_codes[0].numel()
-        x_affine = self.input_quantizer.code_range.affine
-        w_affine = self.weight_quantizer.code_range.affine
-        acc, x_sums = conv2d_codes(
-            x_codes,
-            w_codes,
-            self._handles[self._mode],
-            self._accumulator(k),
-            stride=_pair(self.stride),
-            padding=self._explicit_sides(),
-            dilation=_pair(self.dilation),
-            groups=self.groups,
-            pad_value=self.input_quantizer.zero_point,
-            patch_sums=w_affine,
-        )
-        if x_sums is not None:
-            x_sums = x_sums.repeat_interleave(self.out_channels // self.groups, dim=1)
-        return dequantize_accumulator(
-            acc,
-            k,
-            self.input_quantizer,
-            self.weight_quantizer,
-            x_sums,
-            w_codes.sum((1, 2, 3), dtype=torch.int64) if x_affine else None,
-            channel_dim=1,
-        )
-
-    def _product(self) -> Product:
-        return Conv2dProduct(
-            _pair(self.stride), self._explicit_sides(), _pair(self.dilation), self.groups
-        )
+    _dims, _float_type = 2, nn.Conv2d
 
 
-def _pair(value: tuple[int, ...]) -> tuple[int, int]:
-    return (value[0], value[1])
+class Conv3d(_ConvNd, nn.Conv3d):
+    """:class:`torch.nn.Conv3d` whose products come from a multiplier; see :class:`Conv2d`.
+
+    Parameters
+    ----------
+    in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, \
+padding_mode, device, dtype
+        As in :class:`torch.nn.Conv3d`.
+    multiplier, mapping, gradient, calibrator, per_channel, mode
+        As in :class:`approxhub.nn.Linear`.
+
+    Examples
+    --------
+    >>> import torch, approxhub as ah
+    >>> layer = ah.nn.Conv3d(1, 4, (1, 3, 3), multiplier=ah.exact(8, signed=False))
+    >>> layer(torch.randn(2, 1, 2, 5, 7)).shape  # training: the first pass sets the range
+    torch.Size([2, 4, 2, 3, 5])
+    """
+
+    _dims, _float_type = 3, nn.Conv3d

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from approxhub.errors import InputError
 from approxhub.multiplier import Multiplier
-from approxhub.nn.base import ApproxLayer, dequantize_accumulator
-from approxhub.nn.gradients import LinearProduct, Product
+from approxhub.nn.base import ApproxLayer
+from approxhub.nn.gradients import LinearProduct
 from approxhub.ops import lut_gemm
 from approxhub.quantization import OperandMapping
 
@@ -54,8 +54,6 @@ class Linear(ApproxLayer, nn.Linear):
     torch.Size([5, 7, 2])
     """
 
-    _channel_dim = -1
-
     def __init__(
         self,
         in_features: int,
@@ -95,30 +93,25 @@ class Linear(ApproxLayer, nn.Linear):
         )
         return new._adopt(layer)
 
-    def _float_forward(self, x: Tensor) -> Tensor:
+    def _float_forward(self, x: Tensor, *args: Any) -> Tensor:
         return F.linear(x, self.weight, self.bias)
 
-    def _integer_path(self, x: Tensor) -> Tensor:
-        if x.dim() == 0 or x.shape[-1] != self.in_features:
+    def _integer_path(self, x: Tensor, *args: Any) -> Tensor:
+        width = self.weight.shape[1]
+        if x.dim() == 0 or x.shape[-1] != width:
             raise InputError(
-                f"Linear takes (..., {self.in_features}) activations, got {tuple(x.shape)}"
+                f"{type(self).__name__} takes (..., {width}) activations, got {tuple(x.shape)}"
             )
-        return self._run(x.reshape(-1, self.in_features)).reshape(*x.shape[:-1], self.out_features)
+        y = self._run(x.reshape(-1, width), LinearProduct(), self._quantized_weight(), self.bias)
+        return y.reshape(*x.shape[:-1], y.shape[-1])
 
-    def _integer_forward(self, x_codes: Tensor, w_codes: Tensor) -> Tensor:
-        k = self.in_features
+    def _integer_forward(
+        self, x_codes: Tensor, w_codes: Tensor, bias: Tensor | None, product: Any
+    ) -> Tensor:
+        k = w_codes.shape[1]
         acc = lut_gemm(x_codes, w_codes.t(), self._handles[self._mode], self._accumulator(k))
         x_affine = self.input_quantizer.code_range.affine
         w_affine = self.weight_quantizer.code_range.affine
-        return dequantize_accumulator(
-            acc,
-            k,
-            self.input_quantizer,
-            self.weight_quantizer,
-            x_codes.sum(-1, keepdim=True, dtype=torch.int64) if w_affine else None,
-            w_codes.sum(-1, dtype=torch.int64) if x_affine else None,
-            channel_dim=-1,
-        )
-
-    def _product(self) -> Product:
-        return LinearProduct()
+        x_sums = x_codes.sum(-1, keepdim=True, dtype=torch.int64) if w_affine else None
+        w_sums = w_codes.sum(-1, dtype=torch.int64) if x_affine else None
+        return self._dequantized(acc, k, x_sums, w_sums, bias)

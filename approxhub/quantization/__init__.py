@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-from approxhub.quantization.calibrators import Calibrator, MinMax, MovingAverage
+from approxhub.quantization.calibrators import Calibrator, CodesAware, MinMax, MovingAverage
+from approxhub.quantization.learned import LearnedQuantizer, scale_parameters
 from approxhub.quantization.mapping import MAPPINGS, CodeRange, OperandMapping
-from approxhub.quantization.quantizer import Quantizer, scale_and_zero_point
+from approxhub.quantization.narrowing import Entropy, Percentile, SquaredError
+from approxhub.quantization.quantizer import Quantizer
+from approxhub.quantization.scales import scale_and_zero_point
 
 __all__ = [
     "MAPPINGS",
     "Calibrator",
     "CodeRange",
+    "CodesAware",
+    "Entropy",
+    "LearnedQuantizer",
     "MinMax",
     "MovingAverage",
     "OperandMapping",
+    "Percentile",
     "Quantizer",
+    "SquaredError",
     "scale_and_zero_point",
+    "scale_parameters",
 ]

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from approxhub.errors import CalibrationError
+from approxhub.quantization.mapping import CodeRange
 
-__all__ = ["Calibrator", "MinMax", "MovingAverage"]
+__all__ = ["Calibrator", "CodesAware", "MinMax", "MovingAverage"]
 
 
 class Calibrator(Protocol):
@@ -27,6 +28,17 @@ class Calibrator(Protocol):
 
     def range(self) -> tuple[Tensor, Tensor]:
         """Smallest and largest value to cover, of shape () or (size of axis,)."""
+
+
+@runtime_checkable
+class CodesAware(Protocol):
+    """A calibrator whose range depends on the codes that are to cover it."""
+
+    def use_codes(self, codes: CodeRange, power_of_two: bool) -> None:
+        """Take the codes of the quantiser, and whether its scales are powers of two.
+
+        Called before it observes anything, and whenever the quantiser gets other codes.
+        """
 
 
 def extremes(x: Tensor, axis: int | None) -> tuple[Tensor, Tensor]:

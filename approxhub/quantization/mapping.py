@@ -46,6 +46,11 @@ class CodeRange:
     qmax: int
     affine: bool
 
+    @property
+    def largest(self) -> int:
+        """Largest magnitude of a code."""
+        return max(-self.qmin, self.qmax)
+
     @classmethod
     def symmetric(cls, f: OperandFormat, limit: int | None = None) -> CodeRange:
         """``-limit..limit`` without a zero point; `limit` is the largest code by default."""

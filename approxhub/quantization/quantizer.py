@@ -8,68 +8,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from approxhub.errors import CalibrationError
-from approxhub.plugins import CalibratorInfo, host
-from approxhub.plugins.guard import guarded
-from approxhub.quantization.calibrators import Calibrator
+from approxhub.backends import real
+from approxhub.errors import CalibrationError, CheckpointError
+from approxhub.quantization.calibrators import Calibrator, CodesAware
 from approxhub.quantization.mapping import CodeRange
+from approxhub.quantization.names import make_calibrator
+from approxhub.quantization.scales import scale_and_zero_point
 
-__all__ = ["Quantizer", "make_calibrator", "scale_and_zero_point"]
-
+__all__ = ["Quantizer"]
 
 _NOT_FINITE = "NaN or infinity reached a quantiser; no code stands for it"
-
-
-def make_calibrator(name: str) -> Calibrator:
-    """Make a fresh calibrator by name; those that plug-ins bring too.
-
-    Raises
-    ------
-    NotFoundError
-        If none has that name.
-    PluginError
-        If it cannot be loaded.
-    """
-    info = host().get("approxhub_calibrators", CalibratorInfo, name)
-    with guarded(f"calibrator {name!r}"):
-        return info.load()()
-
-
-def scale_and_zero_point(low: Tensor, high: Tensor, codes: CodeRange) -> tuple[Tensor, Tensor]:
-    """Scale and zero point with which `codes` cover a range.
-
-    The range is widened to hold 0, so that real zero has a code of its own. Symmetric:
-    ``s = max(|low|, |high|) / qmax``, ``z = 0``. Affine: ``s = (high - low) / (qmax - qmin)``,
-    ``z = round_half_even(qmin - low / s)``. (B. Jacob et al., CVPR 2018,
-    DOI 10.1109/CVPR.2018.00286.)
-
-    Parameters
-    ----------
-    low, high : Tensor of float32
-        The range, of any one shape.
-    codes : CodeRange
-        The codes to use.
-
-    Returns
-    -------
-    scale : Tensor of float32
-        Positive; 1 where the range is empty.
-    zero_point : Tensor of int32
-    """
-    low, high = low.clamp(max=0).to(torch.float32), high.clamp(min=0).to(torch.float32)
-    if codes.affine:
-        steps = codes.qmax - codes.qmin
-        span = high - low
-        # A range of more than the largest float32 is divided before it is subtracted.
-        scale = torch.where(torch.isinf(span), high / steps - low / steps, span / steps)
-    else:
-        scale = torch.maximum(-low, high) / codes.qmax
-    info = torch.finfo(torch.float32)
-    scale = torch.where(scale >= info.tiny, scale, torch.ones_like(scale)).clamp(max=info.max)
-    if not codes.affine:
-        return scale, torch.zeros_like(scale, dtype=torch.int32)
-    zero = torch.round(codes.qmin - low / scale).clamp(codes.qmin, codes.qmax)
-    return scale, zero.to(torch.int32)
 
 
 class _FakeQuantize(torch.autograd.Function):
@@ -100,7 +48,12 @@ class Quantizer(nn.Module):
     axis : int
         The channel axis.
     calibrator : str
-        Name of the calibrator that chooses its range.
+        Name of the calibrator that chooses its range, with options if wanted
+        (``'percentile(99.9)'``).
+    power_of_two : bool
+        Whether scales are powers of two; see
+        :func:`~approxhub.quantization.scale_and_zero_point`. Stored in the ``state_dict``, and
+        taken over from one that is loaded, as its scales are.
     device : torch.device, optional
         Where its state is.
 
@@ -120,6 +73,9 @@ class Quantizer(nn.Module):
     [0.0, 100.0, 255.0, 255.0]
     """
 
+    calibrator_name: str
+    calibrator: Calibrator
+    calibrated: bool
     range_min: Tensor
     range_max: Tensor
     scale: Tensor
@@ -132,39 +88,48 @@ class Quantizer(nn.Module):
         channels: int | None = None,
         axis: int = 0,
         calibrator: str = "minmax",
+        power_of_two: bool = False,
         device: torch.device | str | None = None,
     ) -> None:
         super().__init__()
         shape = () if channels is None else (channels,)
         self.code_range = codes
         self.axis = None if channels is None else axis
-        self.calibrator_name = calibrator
-        self.calibrator = make_calibrator(calibrator)
-        self.calibrated = False
+        self.power_of_two = power_of_two
+        self.restart(calibrator)
         self.register_buffer("range_min", torch.zeros(shape, device=device))
         self.register_buffer("range_max", torch.zeros(shape, device=device))
-        self.register_buffer("scale", torch.ones(shape, device=device))
+        self._make_scale(torch.ones(shape, device=device))
         self.register_buffer("zero_point", torch.zeros(shape, dtype=torch.int32, device=device))
 
     # --- state ----------------------------------------------------------------
 
+    def _make_scale(self, scale: Tensor) -> None:
+        self.register_buffer("scale", scale)
+
+    def _set_scale(self, scale: Tensor) -> None:
+        self.scale.copy_(scale)
+
     @torch.no_grad()
     def reset(self) -> None:
         """Back to the state of a new quantiser."""
-        for buffer, value in (
-            (self.range_min, 0),
-            (self.range_max, 0),
-            (self.scale, 1),
-            (self.zero_point, 0),
-        ):
-            buffer.fill_(value)
+        for buffer in (self.range_min, self.range_max, self.zero_point):
+            buffer.zero_()
+        self._set_scale(torch.ones_like(self.range_min))
         self.restart()
 
     def restart(self, calibrator: str | None = None) -> None:
         """Forget the range and start a fresh calibrator, of another name if given."""
-        self.calibrator_name = calibrator or self.calibrator_name
-        self.calibrator = make_calibrator(self.calibrator_name)
+        name = calibrator or self.calibrator_name
+        self.calibrator = self._fresh(name)
+        self.calibrator_name = name
         self.calibrated = False
+
+    def _fresh(self, name: str) -> Calibrator:
+        calibrator = make_calibrator(name)
+        if isinstance(calibrator, CodesAware):
+            calibrator.use_codes(self.code_range, self.power_of_two)
+        return calibrator
 
     @torch.no_grad()
     def observe(self, x: Tensor) -> None:
@@ -184,6 +149,22 @@ class Quantizer(nn.Module):
             )
         self.calibrator.observe(x, self.axis)
         self.set_range(*self.calibrator.range())
+
+    def fit(self, x: Tensor) -> None:
+        """Forget what was seen, and fit the range to one tensor alone.
+
+        Raises
+        ------
+        CalibrationError
+            If `x` holds NaN or infinity; the quantiser is unchanged then.
+        """
+        before = self.calibrator, self.calibrated
+        self.restart()
+        try:
+            self.observe(x)
+        except Exception:
+            self.calibrator, self.calibrated = before
+            raise
 
     @torch.no_grad()
     def set_range(self, low: Tensor, high: Tensor) -> None:
@@ -212,12 +193,14 @@ class Quantizer(nn.Module):
     def set_codes(self, codes: CodeRange) -> None:
         """Use other codes for the same range."""
         self.code_range = codes
+        if isinstance(self.calibrator, CodesAware):
+            self.calibrator.use_codes(codes, self.power_of_two)
         if self.calibrated:
             self._derive()
 
     def resume(self) -> None:
         """Let the calibrator go on from the range in the state, e.g. after loading one."""
-        self.calibrator = make_calibrator(self.calibrator_name)
+        self.calibrator = self._fresh(self.calibrator_name)
         if self.calibrated:
             self.calibrator.resume(self.range_min, self.range_max)
 
@@ -232,9 +215,28 @@ class Quantizer(nn.Module):
 
     @torch.no_grad()
     def _derive(self) -> None:
-        scale, zero_point = scale_and_zero_point(self.range_min, self.range_max, self.code_range)
-        self.scale.copy_(scale)
+        scale, zero_point = scale_and_zero_point(
+            self.range_min, self.range_max, self.code_range, self.power_of_two
+        )
+        self._set_scale(scale)
         self.zero_point.copy_(zero_point)
+
+    def get_extra_state(self) -> Tensor:
+        """Whether scales are powers of two: 0 or 1, in a uint8 tensor of one element."""
+        return torch.tensor([self.power_of_two], dtype=torch.uint8)
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Take over what :meth:`get_extra_state` gave.
+
+        Raises
+        ------
+        CheckpointError
+            If it is something else.
+        """
+        values = state.tolist() if isinstance(state, Tensor) else state
+        if values not in ([0], [1]):
+            raise CheckpointError(f"a quantiser's extra state must be [0] or [1], got {values}")
+        self.power_of_two = values == [1]
 
     # --- quantising -------------------------------------------------------------
 
@@ -257,13 +259,16 @@ class Quantizer(nn.Module):
         """
         return self._codes(x)[0]
 
-    def _codes(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Codes after and before clamping."""
+    def _require_range(self) -> None:
         if not self.calibrated:
             raise CalibrationError(
                 "this quantiser has no range yet: run approxhub.calibrate(model, batches) first, "
                 "or a forward pass in training mode"
             )
+
+    def _codes(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Codes after and before clamping."""
+        self._require_range()
         x = x.to(torch.float32)
         self._refuse_what_has_no_code(x)
         free = torch.round(x / self._along(self.scale, x.dim()))
@@ -303,13 +308,62 @@ class Quantizer(nn.Module):
         CalibrationError
             If the quantiser has no range yet, or `x` holds NaN or infinity.
         """
+        value, codes = self.quantize(x, torch.float32, with_real=True)
+        assert value is not None
+        return value, codes
+
+    def quantize(
+        self, x: Tensor, dtype: torch.dtype, with_real: bool
+    ) -> tuple[Tensor | None, Tensor]:
+        """As calling the quantiser, with codes of a given type, and real values only if wanted.
+
+        On a CPU the native engine does it in one pass, with the same bits.
+
+        Parameters
+        ----------
+        x : Tensor of float
+            Real values.
+        dtype : torch.dtype
+            Of the codes.
+        with_real : bool
+            Whether the real values of the codes, with their gradient, are wanted.
+
+        Returns
+        -------
+        real : Tensor of float32 or None
+        codes : Tensor of `dtype`
+
+        Raises
+        ------
+        CalibrationError
+            If the quantiser has no range yet, or `x` holds NaN or infinity.
+        """
+        self._require_range()
         with torch.no_grad():
-            codes, free = self._codes(x)
-            real = self.dequantize(codes)
-            inside = codes == free
-        if x.requires_grad and torch.is_grad_enabled():
-            real = _FakeQuantize.apply(x, real, inside)  # type: ignore[no-untyped-call]
-        return real, codes
+            limits = (self.code_range.qmin, self.code_range.qmax)
+            done = real.quantize(
+                x.detach().to(torch.float32), self.scale, self.zero_point, limits, self.axis,
+                dtype, with_real,
+            )  # fmt: skip
+            if done is not None:
+                codes, value, inside, finite = done
+                if not finite:
+                    raise CalibrationError(_NOT_FINITE)
+            else:
+                found, free = self._codes(x)
+                codes = found.to(dtype)
+                value = self.dequantize(found) if with_real else None
+                inside = found == free if with_real else None
+        if value is not None and inside is not None and torch.is_grad_enabled():
+            value = self._differentiable(x, value, codes, inside)
+        return value, codes
+
+    def _differentiable(self, x: Tensor, value: Tensor, codes: Tensor, inside: Tensor) -> Tensor:
+        """Real values of codes, with their gradient where one is wanted."""
+        if not x.requires_grad:
+            return value
+        found: Tensor = _FakeQuantize.apply(x, value, inside)  # type: ignore[no-untyped-call]
+        return found
 
     def extra_repr(self) -> str:
         """Codes, axis and calibrator."""
@@ -317,4 +371,5 @@ class Quantizer(nn.Module):
         axis = "" if self.axis is None else f", axis={self.axis}"
         state = "" if self.calibrated else ", not calibrated"
         kind = "affine" if r.affine else "symmetric"
-        return f"{r.qmin}..{r.qmax} {kind}, {self.calibrator_name}{axis}{state}"
+        powers = ", power_of_two" if self.power_of_two else ""
+        return f"{r.qmin}..{r.qmax} {kind}{powers}, {self.calibrator_name}{axis}{state}"

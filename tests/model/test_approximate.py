@@ -102,7 +102,7 @@ def test_names_of_a_shared_layer(net):
         ("block", {"block.inner.0"}),
         ("again", {"head"}),
     ],
-    ids=str,
+    ids=["name", "glob", "names", "container", "block", "shared"],
 )
 def test_skip(net, skip, left, caplog):
     """Skipped names stay exact, everything inside a skipped container too, without a warning."""
@@ -277,7 +277,8 @@ def test_transformer_fast_path_goes_through_the_multiplier(activation):
             m.register_forward_hook(lambda *_, name=name: called.append(name))
     with torch.inference_mode():
         y = converted(x)
-        assert called == [f"layers.{i}.linear{j}" for i in (0, 1) for j in (1, 2)]
+        parts = [f"self_attn.{p}_proj" for p in ("q", "k", "v", "out")] + ["linear1", "linear2"]
+        assert called == [f"layers.{i}.{part}" for i in (0, 1) for part in parts]
         assert not torch.allclose(y, model(x), atol=1e-2)
         with ah.mode(converted, "float"):
             torch.testing.assert_close(converted(x), model(x))
@@ -296,25 +297,57 @@ def test_models_that_torch_cannot_copy():
         ah.approximate(model, S8)
 
 
-def test_attention_is_left_and_listed(caplog):
-    """MultiheadAttention stays exact, is listed once, and named explicitly is an error."""
+def test_inner_products_of_attention_are_left_and_listed(caplog):
+    """Where the inner products of attention stay exact they are listed, with what helps."""
     with caplog.at_level(logging.WARNING, logger="approxhub"):
         converted = ah.approximate(_encoder(), S8)
     listed = [(e.name, e.what) for e in leftovers(converted)]
-    assert listed == [(f"layers.{i}.self_attn", "MultiheadAttention") for i in (0, 1)]
-    assert "layers.0.self_attn: MultiheadAttention" in caplog.text
-    with pytest.raises(ConversionError, match="MultiheadAttention"):
-        ah.approximate(_encoder(), {"layers.0.self_attn": S8})
-    with pytest.raises(ConversionError, match="strict"):
+    assert listed == [(f"layers.{i}.self_attn", "inner products of attention") for i in (0, 1)]
+    assert "attention_products=True" in caplog.text
+    with pytest.raises(ConversionError, match="inner products of attention"):
         ah.approximate(_encoder(), S8, strict=True)
+    converted = ah.approximate(_encoder(), S8, attention_products=True, strict=True)
+    assert not leftovers(converted)
+    assert len(_ids(converted)) == 2 * (6 + 2)
 
 
-def test_recurrent_layers_are_left_and_listed():
-    """LSTM, GRU and other convolutions stay exact and are listed with what could add them."""
-    model = nn.ModuleList([nn.Linear(2, 2), nn.LSTM(2, 2), nn.GRUCell(2, 2), nn.Conv1d(1, 1, 1)])
+LAYERS = {
+    "linear": nn.Linear(2, 2),
+    "convolutions": nn.ModuleList([nn.Conv1d(1, 2, 1), nn.Conv2d(1, 2, 1), nn.Conv3d(1, 2, 1)]),
+    "transposed convolutions": nn.ModuleList(
+        [nn.ConvTranspose1d(1, 2, 1), nn.ConvTranspose2d(1, 2, 1), nn.ConvTranspose3d(1, 2, 1)]
+    ),
+    "recurrent layers": nn.ModuleList([nn.LSTM(2, 2), nn.GRU(2, 2), nn.RNN(2, 2)]),
+    "cells": nn.ModuleList([nn.LSTMCell(2, 2), nn.GRUCell(2, 2), nn.RNNCell(2, 2)]),
+}
+
+
+@pytest.mark.parametrize("layers", LAYERS.values(), ids=LAYERS)
+def test_every_layer_is_converted(layers):
+    """Each layer becomes the one of its name, with parameters of its names, and nothing is left."""
+    converted = ah.approximate(layers, S8, strict=True)
+    for name, old in layers.named_modules():
+        if old._parameters:
+            assert type(converted.get_submodule(name)) is getattr(ah.nn, type(old).__name__)
+    names = {n for n, _ in layers.named_parameters()}
+    assert {n for n, _ in converted.named_parameters()} == names
+
+
+def test_what_no_converter_takes_is_left_and_listed():
+    """A layer without a converter stays exact and is listed with the hook that could add it."""
+    model = nn.ModuleList([nn.Linear(2, 2), nn.Bilinear(2, 2, 2)])
     left = leftovers(ah.approximate(model, S8))
-    assert [e.what for e in left] == ["LSTM", "GRUCell", "Conv1d"]
-    assert all("approxhub_converters" in e.reason for e in left)
+    assert [e.what for e in left] == ["Bilinear"]
+    assert "approxhub_converters" in left[0].reason
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_a_recurrent_layer_with_a_computed_weight_is_left():
+    """A recurrent weight that a hook computes is named, and the layer left."""
+    model = nn.ModuleList([nn.Linear(2, 2), nn.utils.weight_norm(nn.GRU(2, 2), "weight_hh_l0")])
+    left = leftovers(ah.approximate(model, S8, inplace=True))
+    assert [e.what for e in left] == ["GRU"]
+    assert "weight_hh_l0 is computed by a hook" in left[0].reason
 
 
 def test_a_plug_in_adds_a_converter():

@@ -135,7 +135,7 @@ def _fails():
         ([torch.randn(4, 1, 5, 5), torch.full((4, 1, 5, 5), float("nan"))], {}, CalibrationError),
         ([torch.full((4, 1, 5, 5), float("inf"))], {}, CalibrationError),
         ([torch.randn(4, 2, 5, 5)], {}, RuntimeError),
-        ([torch.randn(4, 1, 5, 5)], {"calibrator": "no such"}, NotFoundError),
+        ([torch.randn(4, 1, 5, 5)], {"calibrator": "no-such"}, NotFoundError),
         (None, {}, Broken),
         ([torch.randn(4, 1, 5, 5)], {"forward": lambda m, x: 1 / 0}, ZeroDivisionError),
     ],

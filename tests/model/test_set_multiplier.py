@@ -8,6 +8,7 @@ from torch import nn
 
 import approxhub as ah
 from approxhub.errors import ConversionError, InputError, MappingError
+from approxhub.nn import ApproxLayer
 
 
 @pytest.fixture
@@ -130,3 +131,17 @@ def test_a_mapping_that_no_longer_fits_is_said(model, circuit, caplog):
         ah.set_multiplier(model, circuit("s2", "8s", "8s"))
     assert "affine does not fit" in caplog.text
     assert "now symmetric" in caplog.text
+
+
+def test_parts_and_layers_by_name():
+    """Parts have names; that of their layer stands for all; the first pattern decides."""
+    model = nn.Sequential(nn.Linear(3, 3), nn.LSTM(3, 3))
+    model = ah.approximate(model, ah.exact(8, False))
+    ah.set_multiplier(model, {"1": "drum:8u/k=3"})
+    ids = {n: m.multiplier.id for n, m in model.named_modules() if isinstance(m, ApproxLayer)}
+    assert ids == {"0": "exact:8u", "1.ih_l0": "drum:8u/k=3", "1.hh_l0": "drum:8u/k=3"}
+    ah.set_multiplier(model, {"1.hh_l0": "drum:8u/k=5", "1": "drum:8u/k=4", "*": "drum:8u/k=6"})
+    ids = {n: m.multiplier.id for n, m in model.named_modules() if isinstance(m, ApproxLayer)}
+    assert ids == {"0": "drum:8u/k=6", "1.ih_l0": "drum:8u/k=4", "1.hh_l0": "drum:8u/k=5"}
+    with pytest.raises(InputError, match="no_such"):
+        ah.set_multiplier(model, {"no_such": "drum:8u/k=3"})

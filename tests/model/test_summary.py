@@ -79,12 +79,20 @@ def test_transformer_counts_as_one_by_one():
     """In a whole encoder the fused path hides nothing from the count."""
     layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
     x = torch.zeros(3, 5, 8)
-    attention = 4 * 3 * 5 * 8 * 8 + 2 * 3 * 5 * 5 * 8
+    projection, inner = 3 * 5 * 8 * 8, 2 * 3 * 5 * 5 * 8
+    attention = 4 * projection + inner
     want = {"self_attn": attention, "linear1": 15 * 8 * 16, "linear2": 15 * 8 * 16}
     assert count_operations(layer.eval(), x) == want
     fast_path = torch.backends.mha.get_fastpath_enabled()
-    summary = ah.summary(ah.approximate(layer, ah.exact(8)), x)
-    assert {r.name: r.operations for r in summary.layers} == want
+    parts = {f"self_attn.{p}_proj": projection for p in ("q", "k", "v", "out")}
+    for products in (False, True):
+        model = ah.approximate(layer, ah.exact(8), attention_products=products)
+        rows = {r.name: (r.operations, r.multiplier) for r in ah.summary(model, x).layers}
+        exact = {} if products else {"self_attn": (inner, None)}
+        matmuls = ("scores", "context") if products else ()
+        made = {**parts, **{f"self_attn.attention.{p}": inner // 2 for p in matmuls}}
+        made |= {"linear1": 15 * 8 * 16, "linear2": 15 * 8 * 16}
+        assert rows == {**exact, **{n: (count, "exact:8s") for n, count in made.items()}}
     assert torch.backends.mha.get_fastpath_enabled() is fast_path
 
 
@@ -131,7 +139,11 @@ def test_layers_that_do_not_run_count_nothing():
     model.forward = lambda x: model[0](x)
     model = ah.approximate(model, ah.exact(8), inplace=True)
     summary = ah.summary(model, torch.zeros(4, 3))
-    assert {r.name: r.operations for r in summary.layers} == {"0": 24, "spare": 0}
+    assert {r.name: r.operations for r in summary.layers} == {
+        "0": 24,
+        "spare.ih_l0": 0,
+        "spare.hh_l0": 0,
+    }
     assert summary.operations == 24
 
 

@@ -168,19 +168,19 @@ def linear(
 _PAD_MODES = {"reflect": "reflect", "replicate": "edge", "circular": "wrap"}
 
 
-def conv2d(
-    x: np.ndarray, layer: nn.Conv2d, seen: np.ndarray, case: Case, products: Products
+def convolution(
+    x: np.ndarray, layer: nn.Module, seen: np.ndarray, case: Case, products: Products
 ) -> np.ndarray:
-    """A convolution, one product after the other, padding written out."""
+    """A convolution of any dimensions, one product after the other, padding written out."""
     weight = layer.weight.detach().numpy()
-    batched = x if x.ndim == 4 else x[None]
-    (sh, sw), (dh, dw), groups = layer.stride, layer.dilation, layer.groups
-    out_channels, per_group, kh, kw = weight.shape
+    dims = weight.ndim - 2
+    batched = x if x.ndim == dims + 2 else x[None]
+    out_channels, per_group, *kernel = weight.shape
+    spans = [d * (k - 1) for d, k in zip(layer.dilation, kernel, strict=True)]
     if layer.padding == "same":
-        spans = (dh * (kh - 1), dw * (kw - 1))
         sides = [(s // 2, s - s // 2) for s in spans]
     elif layer.padding == "valid":
-        sides = [(0, 0), (0, 0)]
+        sides = [(0, 0)] * dims
     else:
         sides = [(p, p) for p in layer.padding]
     width = [(0, 0), (0, 0), *sides]
@@ -191,20 +191,106 @@ def conv2d(
     codes = qx.codes
     if layer.padding_mode == "zeros":
         codes = np.pad(codes, width, constant_values=int(qx.zero))
-    n, _, height, breadth = codes.shape
-    oh, ow = (height - dh * (kh - 1) - 1) // sh + 1, (breadth - dw * (kw - 1) - 1) // sw + 1
-    acc = np.zeros((n, out_channels, oh, ow), np.int64)
+    size = [(n - s - 1) // step + 1
+            for n, s, step in zip(codes.shape[2:], spans, layer.stride, strict=True)]  # fmt: skip
+    acc = np.zeros((len(codes), out_channels, *size), np.int64)
     sum_x = np.zeros_like(acc)
-    for o, c, i, j in np.ndindex(*weight.shape):
-        channel = o // (out_channels // groups) * per_group + c
-        patch = codes[:, channel, i * dh :: sh, j * dw :: sw][:, :oh, :ow]
-        acc[:, o] += products(patch, qw.codes[o, c, i, j])
+    for o, c, *tap in np.ndindex(*weight.shape):
+        channel = o // (out_channels // layer.groups) * per_group + c
+        where = [
+            slice(t * d, t * d + (n - 1) * s + 1, s)
+            for t, d, n, s in zip(tap, layer.dilation, size, layer.stride, strict=True)
+        ]
+        patch = codes[(slice(None), channel, *where)]
+        acc[:, o] += products(patch, qw.codes[(o, c, *tap)])
         sum_x[:, o] += patch
-    sum_w = qw.codes.sum((1, 2, 3))
-    y = epilogue(acc, per_group * kh * kw, qx, qw, sum_x, sum_w, (1, -1, 1, 1))
+    sum_w = qw.codes.reshape(out_channels, -1).sum(1)
+    along = (1, -1, *[1] * dims)
+    y = epilogue(acc, weight[0].size, qx, qw, sum_x, sum_w, along)
     if layer.bias is not None:
-        y = y + layer.bias.detach().numpy().reshape(1, -1, 1, 1)
-    return y if x.ndim == 4 else y[0]
+        y = y + layer.bias.detach().numpy().reshape(along)
+    return y if x.ndim == dims + 2 else y[0]
+
+
+def transposed_convolution(
+    x: np.ndarray,
+    layer: nn.Module,
+    seen: np.ndarray,
+    case: Case,
+    products: Products,
+    output_padding: tuple[int, ...] | None = None,
+) -> np.ndarray:
+    """A transposed convolution, one real product after the other: each input to each output.
+
+    The correction of zero points is made product by product, so for real products alone.
+    """
+    weight = layer.weight.detach().numpy()
+    dims, groups = weight.ndim - 2, layer.groups
+    batched = x if x.ndim == dims + 2 else x[None]
+    channels, per_group, *kernel = weight.shape
+    outputs = per_group * groups
+    first = np.concatenate(np.split(weight, groups), 1).swapaxes(0, 1)  # (outputs, C / groups, ...)
+    qx = quantise(batched, seen, case.x, None)
+    qw = quantise(first, first, case.w, 0)
+    extra = layer.output_padding if output_padding is None else output_padding
+    size = [
+        (n - 1) * s - 2 * p + d * (k - 1) + e + 1
+        for n, s, p, d, k, e in zip(
+            batched.shape[2:], layer.stride, layer.padding, layer.dilation, kernel, extra,
+            strict=True,
+        )
+    ]  # fmt: skip
+    total = np.zeros((len(batched), outputs, *size), np.int64)
+    for o, c, *tap in np.ndindex(*first.shape):
+        channel = o // per_group * (channels // groups) + c
+        w, z_w = qw.codes[(o, c, *tap)], qw.zero[o]
+        for place in np.ndindex(*batched.shape[2:]):
+            at = [
+                i * s + t * d - p
+                for i, s, t, d, p in zip(
+                    place, layer.stride, tap, layer.dilation, layer.padding, strict=True
+                )
+            ]
+            if any(not 0 <= a < n for a, n in zip(at, size, strict=True)):
+                continue
+            v = qx.codes[(slice(None), channel, *place)]
+            total[(slice(None), o, *at)] += products(v, w) - qx.zero * w - z_w * v + qx.zero * z_w
+    along = (1, -1, *[1] * dims)
+    y = total.astype(np.float32) * (qx.scale * qw.scale).reshape(along)
+    if layer.bias is not None:
+        y = y + layer.bias.detach().numpy().reshape(along)
+    return y if x.ndim == dims + 2 else y[0]
+
+
+def projection(part: nn.Module, x: torch.Tensor, case: Case, products: Products) -> torch.Tensor:
+    """A linear part of a larger layer, with the range that its quantiser has found."""
+    found = part.input_quantizer
+    seen = np.array([found.range_min.item(), found.range_max.item()], np.float32)
+    bias = None if part.bias is None else part.bias.detach().numpy()
+    weight = part.weight.detach().numpy()
+    y = linear(x.detach().numpy(), weight, bias, seen, case, products)
+    return torch.from_numpy(y.astype(np.float32))
+
+
+def matmul(
+    left: torch.Tensor, right: torch.Tensor, part: nn.Module, case: Case, products: Products
+) -> torch.Tensor:
+    """A product of two activations, (..., M, K) x (..., K, N), one product after the other."""
+    fitted = []
+    for t, q, codes in (
+        (left, part.input_quantizer, case.x),
+        (right, part.weight_quantizer, case.w),
+    ):
+        seen = np.array([q.range_min.item(), q.range_max.item()], np.float32)
+        fitted.append(quantise(t.detach().numpy(), seen, codes, None))
+    a, b = fitted
+    leading = np.broadcast_shapes(left.shape[:-2], right.shape[:-2])
+    total = np.zeros((*leading, left.shape[-2], right.shape[-1]), np.int64)
+    for k, n in np.ndindex(*right.shape[-2:]):
+        u, v = a.codes[..., k], b.codes[..., k, n][..., None]
+        u, v = np.broadcast_arrays(u, v)
+        total[..., n] += products(u, v) - a.zero * v - b.zero * u + a.zero * b.zero
+    return torch.from_numpy(total.astype(np.float32) * (a.scale * b.scale))
 
 
 @pytest.fixture(params=CASES, ids=str)
@@ -221,14 +307,17 @@ def some_case(request: pytest.FixtureRequest) -> Case:
 
 @pytest.fixture
 def oracle() -> SimpleNamespace:
-    """The second implementation: quantise, linear, conv2d; and all cases by name."""
+    """The second implementation of every product, and all cases by name."""
     return SimpleNamespace(
         Case=Case,
         Codes=Codes,
         quantise=quantise,
         parameters=parameters,
         linear=linear,
-        conv2d=conv2d,
+        convolution=convolution,
+        transposed_convolution=transposed_convolution,
+        projection=projection,
+        matmul=matmul,
         cases={str(c): c for c in CASES},
     )
 

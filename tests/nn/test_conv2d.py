@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 import approxhub as ah
+from approxhub.backends import available_backends
 from approxhub.errors import InputError
 
 # in, out, kernel, options
@@ -66,7 +67,7 @@ def test_equals_the_loop(case, circuit, configuration, oracle, activations, shak
     zero = layer.input_quantizer.zero_point.item()
     assert case.x.qmin < zero < case.x.qmax
     assert (zero != 0) == case.x.affine
-    want = oracle.conv2d(x.numpy(), layer, seen.numpy(), case, case.products(m))
+    want = oracle.convolution(x.numpy(), layer, seen.numpy(), case, case.products(m))
     _assert_equal(layer(x), want)
     if circuit == "exact":
         layer.mode = "exact"
@@ -81,7 +82,7 @@ def test_unbatched_odd_and_empty(some_case, circuit, shape, oracle, activations,
     layer = ah.nn.Conv2d(3, 4, (4, 3), padding=(1, 0), multiplier=m, mapping=some_case.mapping)
     seen, x = activations(2, 3, 6, 6), activations(*shape)
     layer = _fitted(shaken(layer), seen)
-    want = oracle.conv2d(x.numpy(), layer, seen.numpy(), some_case, some_case.products(m))
+    want = oracle.convolution(x.numpy(), layer, seen.numpy(), some_case, some_case.products(m))
     _assert_equal(layer(x), want)
 
 
@@ -102,14 +103,29 @@ def test_shapes_and_float_mode_are_torch_s(padding_mode, padding, kernel, activa
     assert torch.equal(layer(x), plain(x))
 
 
-def test_memory_is_bounded_without_changing_sums(monkeypatch, activations):
-    """Blocks of a large batch give the same bits as one block."""
+@pytest.mark.parametrize(
+    ("backend", "limits"),
+    [
+        ("reference", {"patches._PATCH_BYTES": 3000}),
+        ("cpu", {"cpu._LANE_BYTES": 1000, "cpu._PATCH_BYTES": 0}),
+        ("cpu", {"cpu._PATCH_BYTES": 1 << 30}),
+    ],
+    ids=str,
+)
+def test_memory_is_bounded_without_changing_sums(backend, limits, monkeypatch, activations):
+    """Blocks of a large batch give the same bits as one block, on every backend."""
+    reason = {info.name: reason for info, reason in available_backends()}[backend]
+    if reason is not None:
+        pytest.skip(reason)
     layer = ah.nn.Conv2d(3, 4, 3, padding="same", multiplier=ah.exact(8, False))
     x = activations(7, 3, 6, 5)
     layer = _fitted(layer, x)
-    whole = layer(x)
-    monkeypatch.setattr("approxhub.functional._PATCH_BYTES", 3000)
-    assert torch.equal(layer(x), whole)
+    with ah.use_backend("reference"):
+        whole = layer(x)
+    for name, limit in limits.items():
+        monkeypatch.setattr(f"approxhub.backends.{name}", limit)
+    with ah.use_backend(backend):
+        assert torch.equal(layer(x), whole)
 
 
 def test_channels_last(case, activations, shaken):

@@ -10,7 +10,11 @@ from torch import Tensor, nn
 
 import approxhub as ah
 from approxhub.nn import StraightThrough
-from approxhub.nn.gradients import Conv2dProduct, LinearProduct
+from approxhub.nn.gradients import Arithmetic, ConvProduct, Grid, LinearProduct
+from approxhub.operands import OperandFormat
+
+UNIT = Grid(torch.tensor(1.0), torch.tensor(0), None, OperandFormat(8, True))
+EXACT = Arithmetic(ah.exact(8), UNIT, UNIT)
 
 CONVOLUTIONS = {
     "plain": (3, 4, 3, {}),
@@ -134,7 +138,7 @@ def test_gradient_only_where_it_is_wanted(kind, x_grad, w_grad, b_grad, monkeypa
     layer, shape = _layers()[kind]
     layer.weight.requires_grad_(w_grad)
     layer.bias.requires_grad_(b_grad)
-    product = LinearProduct if kind == "linear" else Conv2dProduct
+    product = LinearProduct if kind == "linear" else ConvProduct
     made = []
     for name in ("grad_input", "grad_weight"):
         original = getattr(product, name)
@@ -302,8 +306,11 @@ def test_gradients_of_empty_batches(kind):
 def test_straight_through_gives_none_for_what_is_not_needed():
     """The gradient's own interface: None stands for a gradient that nobody wants."""
     grad, x, w = torch.ones(2, 3), torch.ones(2, 4), torch.ones(3, 4)
-    assert StraightThrough().backward(grad, x, w, LinearProduct(), (False, False)) == (None, None)
-    of_x, of_w = StraightThrough().backward(grad, x, w, LinearProduct(), (True, True))
+    assert StraightThrough().backward(grad, x, w, LinearProduct(), EXACT, (False, False)) == (
+        None,
+        None,
+    )
+    of_x, of_w = StraightThrough().backward(grad, x, w, LinearProduct(), EXACT, (True, True))
     assert torch.equal(of_x, grad @ w)
     assert torch.equal(of_w, grad.t() @ x)
 
@@ -312,7 +319,7 @@ def test_conv_product_is_linear_in_both(activations):
     """The two gradient products of a convolution are adjoint to it: <y, g> is equal thrice."""
     x, w = activations(2, 4, 6, 5), activations(6, 2, 2, 3)
     sides = (1, 2, 0, 1)
-    product = Conv2dProduct((2, 1), sides, (1, 2), 2)
+    product = ConvProduct((2, 1), sides, (1, 2), 2)
     y = nn.functional.conv2d(nn.functional.pad(x, sides), w, None, (2, 1), 0, (1, 2), 2)
     g = torch.randn_like(y)
     assert product.grad_input(g, w, x).shape == x.shape

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from approxhub.errors import CalibrationError
+from approxhub.errors import CalibrationError, CheckpointError, NotFoundError
 from approxhub.operands import OperandFormat
 from approxhub.quantization import CodeRange, Quantizer, scale_and_zero_point
 
@@ -117,6 +117,68 @@ def test_tiny_and_huge_ranges(codes, size):
         assert ((found >= codes.qmin) & (found <= codes.qmax)).all()
         if size == 3e38:  # its span alone is more than float32 holds
             assert real[2].item() == pytest.approx(high, rel=2.1 / (codes.qmax - codes.qmin))
+
+
+# --- power-of-two scales ------------------------------------------------------
+
+
+@code_ranges
+@given(low=reals, high=reals)
+@settings(derandomize=True, deadline=None, max_examples=60)
+def test_power_of_two_scales(codes, low, high):
+    """The scale is the next power of two, so the range stays covered; the zero point follows."""
+    ends = torch.tensor(min(low, high)), torch.tensor(max(low, high))
+    plain, _ = scale_and_zero_point(*ends, codes)
+    scale, zero = scale_and_zero_point(*ends, codes, power_of_two=True)
+    assert np.frexp(scale.item())[0] == 0.5
+    assert scale / 2 < plain <= scale
+    if codes.affine:
+        want = np.rint(codes.qmin - np.minimum(ends[0].numpy(), 0) / scale.numpy())
+        assert zero.item() == np.clip(want, codes.qmin, codes.qmax)
+        reach = [(q - zero.item()) * scale.item() for q in (codes.qmin, codes.qmax)]
+        half = scale.item() / 2 * (1 + 1e-6)  # what rounding the zero point costs
+    else:
+        assert zero.item() == 0
+        reach, half = [codes.qmin * scale.item(), codes.qmax * scale.item()], 0
+    assert reach[0] - half <= min(ends[0].item(), 0)
+    assert reach[1] + half >= max(ends[1].item(), 0)
+
+
+def test_powers_of_two_stay_as_they_are():
+    """A scale that is a power of two is not rounded, from the smallest normal one to 2^127."""
+    codes = CodeRange(S8, -1, 1, affine=False)
+    ends = torch.exp2(torch.arange(-126, 128, dtype=torch.float64)).to(torch.float32)
+    scale, _ = scale_and_zero_point(-ends, ends, codes, power_of_two=True)
+    assert torch.equal(scale, ends)
+    above = torch.nextafter(ends[:-1], ends[1:])
+    assert torch.equal(scale_and_zero_point(-above, above, codes, True)[0], ends[1:])
+    assert scale_and_zero_point(-above, torch.tensor(3e38), codes, True)[0].max() == 2.0**127
+
+
+def test_power_of_two_survives():
+    """Other codes, a copy and a loaded state keep the option; the repr shows it."""
+    q = Quantizer(CodeRange.full(U8), power_of_two=True, channels=2)
+    q.observe(torch.tensor([[-1.0, 1.3], [0.0, 100.0]]))
+    assert q.scale.tolist() == [2.0**-6, 0.5]
+    other = Quantizer(CodeRange.full(U8), channels=2)
+    other.load_state_dict(q.state_dict())
+    for one in (q, other, copy.deepcopy(q), pickle.loads(pickle.dumps(q))):
+        assert one.power_of_two
+        one.set_range(torch.tensor([-1.0, -1.0]), torch.tensor([1.0, 3.0]))
+        one.set_codes(CodeRange.symmetric(OperandFormat(4, True)))
+        assert one.scale.tolist() == [0.25, 0.5]
+        assert "symmetric, power_of_two" in repr(one)
+    q.load_state_dict(Quantizer(CodeRange.full(U8), channels=2).state_dict())
+    assert not q.power_of_two
+
+
+def test_foreign_extra_state():
+    """A state that says neither yes nor no is refused, and changes nothing."""
+    q = Quantizer(CodeRange.full(U8), power_of_two=True)
+    for state in (torch.tensor([2]), torch.tensor([0, 1]), {"power_of_two": False}):
+        with pytest.raises(CheckpointError, match="extra state"):
+            q.set_extra_state(state)
+    assert q.power_of_two
 
 
 # --- codes ------------------------------------------------------------------
@@ -296,6 +358,29 @@ def test_restart_forgets_and_reset_clears():
     q.reset()
     assert _buffers(q) == _buffers(Quantizer(CodeRange.full(U8)))
     assert not q.calibrated
+
+
+def test_restart_with_an_unknown_name_changes_nothing():
+    """A calibrator that does not exist is refused, and the quantiser keeps its own."""
+    q = _fitted(CodeRange.full(U8))
+    with pytest.raises(NotFoundError):
+        q.restart("nothing")
+    assert q.calibrator_name == "minmax"
+    assert q.calibrated
+
+
+def test_fit_is_to_one_tensor_alone():
+    """Fitting forgets what was seen; a tensor that can not be fitted leaves everything."""
+    q = Quantizer(CodeRange.full(U8))
+    q.observe(torch.tensor([-100.0, 100.0]))
+    q.fit(torch.tensor([-1.0, 2.0]))
+    assert (q.range_min.item(), q.range_max.item()) == (-1.0, 2.0)
+    before = _buffers(q)
+    with pytest.raises(CalibrationError):
+        q.fit(torch.tensor([float("nan")]))
+    assert _buffers(q) == before
+    q.observe(torch.tensor([3.0]))
+    assert (q.range_min.item(), q.range_max.item()) == (-1.0, 3.0)
 
 
 def test_resume_goes_on_from_loaded_buffers():
