@@ -5,14 +5,17 @@ Nothing heavy is imported here: every descriptor loads what it stands for when a
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from approxhub.plugins.descriptors import (
     BackendInfo,
     CalibratorInfo,
     GradientInfo,
+    HealthCheck,
     LayerConverter,
     MultiplierSource,
+    TableFormat,
 )
 from approxhub.plugins.hookspecs import hookimpl
 
@@ -21,17 +24,26 @@ if TYPE_CHECKING:
     from typing import Any
 
     from approxhub.backends import Backend
-    from approxhub.nn import ApproxLayer, Gradient
+    from approxhub.nn import Gradient
     from approxhub.quantization import Calibrator
 
 
 @hookimpl
 def approxhub_multiplier_sources() -> list[MultiplierSource]:
-    """EvoApproxLib's index, and the families with closed formulas."""
+    """The shipped indexes, the families with closed formulas, and the indexes that were added."""
     from approxhub.families import family_sources
+    from approxhub.registry.pins import pin_sources
     from approxhub.registry.sources import index_sources
 
-    return [*index_sources(), *family_sources()]
+    return [*index_sources(), *family_sources(), *pin_sources()]
+
+
+@hookimpl
+def approxhub_formats() -> list[TableFormat]:
+    """Table files: NumPy, HDF5, raw, text, triples, CSV, C arrays and C models."""
+    from approxhub.formats.builtin import FORMATS
+
+    return list(FORMATS)
 
 
 def _reference() -> Backend:
@@ -52,24 +64,30 @@ def approxhub_backends() -> list[BackendInfo]:
     return [BackendInfo("cpu", "cpu", _cpu), BackendInfo("reference", "any", _reference)]
 
 
-def _linear(layer: Any, multiplier: Any, **options: Any) -> ApproxLayer:
-    from approxhub.nn import Linear
+_LAYERS = {
+    "linear": ("Linear",),
+    "conv": (
+        "Conv1d", "Conv2d", "Conv3d", "ConvTranspose1d", "ConvTranspose2d", "ConvTranspose3d",
+    ),
+    "rnn": ("LSTM", "GRU", "RNN", "LSTMCell", "GRUCell", "RNNCell"),
+    "activation": ("MultiheadAttention",),
+}  # fmt: skip
+"""Layers by the module of torch.nn that they are in; those of approxhub.nn have their names."""
 
-    return Linear.from_float(layer, multiplier, **options)
 
+def _convert(name: str, layer: Any, multiplier: Any, **options: Any) -> Any:
+    from approxhub import nn
 
-def _conv2d(layer: Any, multiplier: Any, **options: Any) -> ApproxLayer:
-    from approxhub.nn import Conv2d
-
-    return Conv2d.from_float(layer, multiplier, **options)
+    return getattr(nn, name).from_float(layer, multiplier, **options)
 
 
 @hookimpl
 def approxhub_converters() -> list[LayerConverter]:
-    """Linear and Conv2d."""
+    """Linear, convolutions and transposed ones, recurrent layers and cells, attention."""
     return [
-        LayerConverter("torch.nn.modules.linear.Linear", _linear),
-        LayerConverter("torch.nn.modules.conv.Conv2d", _conv2d),
+        LayerConverter(f"torch.nn.modules.{module}.{name}", partial(_convert, name))
+        for module, names in _LAYERS.items()
+        for name in names
     ]
 
 
@@ -79,10 +97,47 @@ def _straight_through() -> Gradient:
     return StraightThrough()
 
 
+def _linear_regression() -> Gradient:
+    from approxhub.nn.gradients import LinearRegression
+
+    return LinearRegression()
+
+
+def _one_dimensional_tables() -> Gradient:
+    from approxhub.nn.gradients import OneDimensionalTables
+
+    return OneDimensionalTables()
+
+
+def _two_dimensional_tables() -> Gradient:
+    from approxhub.nn.gradients import TwoDimensionalTables
+
+    return TwoDimensionalTables()
+
+
+def _table_file() -> Gradient:
+    from approxhub.nn.gradients import TableFile
+
+    return TableFile()
+
+
+def _approximate_backward() -> Gradient:
+    from approxhub.nn.gradients import ApproximateBackward
+
+    return ApproximateBackward()
+
+
 @hookimpl
 def approxhub_gradients() -> list[GradientInfo]:
-    """The straight-through estimator."""
-    return [GradientInfo("straight-through", _straight_through)]
+    """Straight-through, linear regression, tables, and the backward pass through the circuit."""
+    return [
+        GradientInfo("straight-through", _straight_through),
+        GradientInfo("lre", _linear_regression),
+        GradientInfo("table-1d", _one_dimensional_tables),
+        GradientInfo("table-2d", _two_dimensional_tables),
+        GradientInfo("table", _table_file),
+        GradientInfo("approximate-backward", _approximate_backward),
+    ]
 
 
 def _minmax() -> Callable[[], Calibrator]:
@@ -97,10 +152,39 @@ def _moving_average() -> Callable[[], Calibrator]:
     return MovingAverage
 
 
+def _percentile() -> Callable[[], Calibrator]:
+    from approxhub.quantization.narrowing import Percentile
+
+    return Percentile
+
+
+def _squared_error() -> Callable[[], Calibrator]:
+    from approxhub.quantization.narrowing import SquaredError
+
+    return SquaredError
+
+
+def _entropy() -> Callable[[], Calibrator]:
+    from approxhub.quantization.narrowing import Entropy
+
+    return Entropy
+
+
 @hookimpl
 def approxhub_calibrators() -> list[CalibratorInfo]:
-    """Minimum and maximum, and their moving average."""
+    """Minimum and maximum, their moving average, percentiles, least squared error, entropy."""
     return [
         CalibratorInfo("minmax", _minmax),
         CalibratorInfo("moving-average", _moving_average),
+        CalibratorInfo("percentile", _percentile),
+        CalibratorInfo("mse", _squared_error),
+        CalibratorInfo("entropy", _entropy),
     ]
+
+
+@hookimpl
+def approxhub_checks() -> list[HealthCheck]:
+    """Python and packages, the CPU engine, threads, compilers, CUDA, and the cache."""
+    from approxhub.health import CHECKS
+
+    return list(CHECKS)

@@ -359,6 +359,11 @@ class PluginHost:
             self._status.pop(name, None)
             self._forget()
 
+    def refresh(self) -> None:
+        """Ask all plug-ins anew at the next question, e.g. after an index was added."""
+        with self._lock:
+            self._forget()
+
     def _forget(self) -> None:
         self._records.clear()
         self._clashes.clear()

@@ -13,8 +13,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from types import SimpleNamespace
-from typing import Any, ClassVar, NoReturn
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -22,18 +21,11 @@ import torch
 from torch import Tensor
 
 from approxhub.backends import Backend, Convolution, ConvRequest, GemmRequest, use_backend
-from approxhub.errors import ApproxHubError
 from approxhub.multiplier import Multiplier, exact
 from approxhub.operands import OperandFormat
 from approxhub.ops import accumulator_dtype, code_dtype, lut_conv, lut_gemm, register
-from approxhub.plugins import BackendInfo, hookimpl, host
-
-try:
-    import pytest
-except ImportError as error:
-    raise ApproxHubError(
-        "approxhub.testing needs pytest; install it with: pip install 'approxhub[test]'"
-    ) from error
+from approxhub.plugins import BackendInfo
+from approxhub.testing.contract import CORNER, broken, offered, pytest
 
 __all__ = ["BackendConformance"]
 
@@ -42,7 +34,6 @@ IntArray = npt.NDArray[np.int64]
 _METHODS = ("unavailable_reason", "supports", "cost", "prepare", "gemm")
 _DTYPES = (torch.int8, torch.uint8, torch.int16, torch.int32, torch.int64)
 _INT32 = np.iinfo(np.int32)
-_CORNER = 64  # T[0][0] of every table here: what pads K must not reach the table
 
 SUM = "out[..., m, n] = sum_k T[a[..., m, k], b[k, n]], exactly; a = activation, b = weight"
 RESULT = "gemm returns a new tensor (..., M, N) of the dtype asked for, on the operands' device"
@@ -113,7 +104,7 @@ INNER = (*range(1, 10), 15, 16, 17, 27, 31, 32, 33, 63, 64, 65, 127, 128, 129, 1
 def _bent(a: IntArray, b: IntArray) -> IntArray:
     """Not commutative, and 64 for two zeros."""
     corner = ((a == 0) & (b == 0)).astype(np.int64)
-    return np.asarray(a * b - 3 * (a & 15) + (b & 7) + _CORNER * corner, dtype=np.int64)
+    return np.asarray(a * b - 3 * (a & 15) + (b & 7) + CORNER * corner, dtype=np.int64)
 
 
 @functools.lru_cache(maxsize=64)
@@ -132,12 +123,12 @@ def _multiplier(case: Case) -> Multiplier:
         table[0, 1], table[1, 0] = _INT32.max, _INT32.min
     elif case.kind == "rank":
         u, v = rng.integers(-9, 10, (a.size, 1)), rng.integers(-9, 10, (1, b.size))
-        u[0] = v[:, 0] = math.isqrt(_CORNER)
+        u[0] = v[:, 0] = math.isqrt(CORNER)
         table = va * vb + u * v
     else:
         noise = max(2, 1 << max(0, a.bits + b.bits - 4))
         table = va * vb + rng.integers(-noise, noise, (a.size, b.size), endpoint=True)
-    table[0, 0] = _CORNER
+    table[0, 0] = CORNER
     return _of_table(a, b, table, str(case))
 
 
@@ -207,7 +198,7 @@ def _guess_sums(m: Multiplier, got: IntArray, want: IntArray) -> str | None:
         return "the sums wrap at int32 although the result is int64"
     if biggest > _INT32.max and (got == want.clip(_INT32.min, _INT32.max)).all():
         return "the sums saturate at int32 although the result is int64"
-    corner = int(m.table[0, 0]) if m.has_table else _CORNER
+    corner = int(m.table[0, 0]) if m.has_table else CORNER
     if corner and off.flat[0] % corner == 0 and (off == off.flat[0]).all():
         return (
             f"every sum is off by {int(off.flat[0]) // corner} x T[0][0]: elements that pad K to "
@@ -395,10 +386,6 @@ def _convolution(
     return Convolution(each(stride), pairs, each(dilation), groups, pad_value)
 
 
-def _broken(clause: str, found: str) -> NoReturn:
-    pytest.fail(f"The contract says: {clause}.\nThis backend: {found}", pytrace=False)
-
-
 # --- the kit ------------------------------------------------------------------------
 
 
@@ -497,20 +484,20 @@ class BackendConformance:
         prepared = self._prepare(m) if prepared is None else prepared
         out = self._backend().gemm(a, b, prepared, dtype)
         if not isinstance(out, Tensor):
-            _broken(RESULT, f"returned {type(out).__name__}")
+            broken(RESULT, f"returned {type(out).__name__}")
         shape = (*a.shape[:-1], b.shape[1])
         if tuple(out.shape) != shape:
-            _broken(
+            broken(
                 RESULT,
                 f"returned the shape {tuple(out.shape)} for {tuple(a.shape)} x {tuple(b.shape)}",
             )
         if out.dtype != dtype or out.device != a.device:
-            _broken(RESULT, f"returned {out.dtype} on {out.device}, not {dtype} on {a.device}")
+            broken(RESULT, f"returned {out.dtype} on {out.device}, not {dtype} on {a.device}")
         for name, operand, old in (("a", a, before[0]), ("b", b, before[1])):
             if not torch.equal(operand, old):
-                _broken(UNCHANGED, f"changed operand {name}")
+                broken(UNCHANGED, f"changed operand {name}")
             if out.untyped_storage().data_ptr() == operand.untyped_storage().data_ptr():
-                _broken(RESULT, f"returned memory of operand {name}")
+                broken(RESULT, f"returned memory of operand {name}")
         return out
 
     def _check(
@@ -537,7 +524,7 @@ class BackendConformance:
         wrong = got != want
         if wrong.any():
             i, j = (int(v) for v in np.argwhere(wrong)[0])
-            _broken(
+            broken(
                 clause,
                 f"with {m.a} x {m.b} ({m.id}), {tuple(a.shape)} x {tuple(b.shape)} of {a.dtype} "
                 f"and {b.dtype}, strides {a.stride()} and {b.stride()}, to {out.dtype}: "
@@ -592,20 +579,20 @@ class BackendConformance:
         else:
             out = self._through_operator(m, x, w, c, dtype)
         if not isinstance(out, Tensor):
-            _broken(CONV_RESULT, f"returned {type(out).__name__}")
+            broken(CONV_RESULT, f"returned {type(out).__name__}")
         if tuple(out.shape) != request.output_shape:
-            _broken(
+            broken(
                 CONV_RESULT,
                 f"returned the shape {tuple(out.shape)}, not {request.output_shape}, for "
                 f"{tuple(x.shape)} and {tuple(w.shape)} with {c}",
             )
         if out.dtype != dtype or out.device != x.device:
-            _broken(CONV_RESULT, f"returned {out.dtype} on {out.device}, not {dtype} on {x.device}")
+            broken(CONV_RESULT, f"returned {out.dtype} on {out.device}, not {dtype} on {x.device}")
         for name, operand, old in (("x", x, before[0]), ("w", w, before[1])):
             if not torch.equal(operand, old):
-                _broken(UNCHANGED, f"changed operand {name}")
+                broken(UNCHANGED, f"changed operand {name}")
             if out.untyped_storage().data_ptr() == operand.untyped_storage().data_ptr():
-                _broken(CONV_RESULT, f"returned memory of operand {name}")
+                broken(CONV_RESULT, f"returned memory of operand {name}")
         return out
 
     def _through_operator(
@@ -651,7 +638,7 @@ class BackendConformance:
         wrong = got != want
         if wrong.any():
             at = tuple(int(v) for v in np.argwhere(wrong)[0])
-            _broken(
+            broken(
                 clause,
                 f"with {m.a} x {m.b} ({m.id}), {tuple(x.shape)} and {tuple(w.shape)} of {x.dtype} "
                 f"and {w.dtype}, strides {x.stride()} and {w.stride()}, {c}, to {out.dtype}: "
@@ -666,12 +653,8 @@ class BackendConformance:
         backend = self._backend()
         name = f"conformance-{id(backend):x}"
         info = BackendInfo(name, torch.device(self.device).type, lambda: backend)
-        host().register(SimpleNamespace(approxhub_backends=hookimpl(lambda: [info])), name)
-        try:
-            with use_backend(name):
-                yield name
-        finally:
-            host().unregister(name)
+        with offered("approxhub_backends", info), use_backend(name):
+            yield name
 
     # --- what it says of itself -------------------------------------------------------
 
@@ -680,18 +663,18 @@ class BackendConformance:
         backend = self._any_backend()
         missing = [name for name in _METHODS if not callable(getattr(backend, name, None))]
         if missing:
-            _broken("a backend has the methods " + ", ".join(_METHODS), f"lacks {missing}")
+            broken("a backend has the methods " + ", ".join(_METHODS), f"lacks {missing}")
 
     def test_it_says_why_it_is_unavailable(self) -> None:
         """unavailable_reason() is None, or a text that is not empty."""
         reason = self._any_backend().unavailable_reason()
         if reason is not None and not (isinstance(reason, str) and reason.strip()):
-            _broken("unavailable_reason() returns None or the reason", f"returned {reason!r}")
+            broken("unavailable_reason() returns None or the reason", f"returned {reason!r}")
 
     def test_it_supports_something(self) -> None:
         """supports() accepts at least one of the multipliers that are tried here."""
         if not any(self._supports(_multiplier(case)) for case in CASES):
-            _broken(
+            broken(
                 "a backend that is available supports some requests",
                 f"refused all of {', '.join(map(str, CASES))} at 3 x 5 x 7 on {self.device}",
             )
@@ -704,16 +687,16 @@ class BackendConformance:
             request = self._request(m, *size)
             answer = backend.supports(request)
             if not isinstance(answer, bool):
-                _broken("supports() returns True or False", f"returned {answer!r} for {request}")
+                broken("supports() returns True or False", f"returned {answer!r} for {request}")
             if answer:
                 self._checked_cost(request)
 
     def _checked_cost(self, request: GemmRequest | ConvRequest) -> float:
         cost = self._backend().cost(request)  # type: ignore[arg-type]
         if isinstance(cost, bool) or not isinstance(cost, (int, float)):
-            _broken("cost() returns seconds as a float", f"returned {cost!r} for {request}")
+            broken("cost() returns seconds as a float", f"returned {cost!r} for {request}")
         if not (math.isfinite(cost) and cost > 0):
-            _broken("cost() is finite and above 0", f"returned {cost!r} for {request}")
+            broken("cost() is finite and above 0", f"returned {cost!r} for {request}")
         return float(cost)
 
     def test_more_work_does_not_cost_less(self) -> None:
@@ -723,7 +706,7 @@ class BackendConformance:
                 large = self._checked_cost(self._request(m, 256, 128, 256))
                 small = self._checked_cost(self._request(m, 8, 8, 8))
                 if large < small:
-                    _broken(
+                    broken(
                         "cost() estimates seconds, and the cheapest backend is taken",
                         f"says {small} s for 8 x 8 x 8 and {large} s for 256 x 128 x 256",
                     )
@@ -737,7 +720,7 @@ class BackendConformance:
             device = torch.device(kind)
             answer = backend.supports(GemmRequest(m, 3, 5, 7, device, accumulator_dtype(m, 5)))
             if not isinstance(answer, bool):
-                _broken("supports() returns True or False", f"returned {answer!r} for {kind}")
+                broken("supports() returns True or False", f"returned {answer!r} for {kind}")
             if answer and there[kind]:
                 a, b = (t.to(device) for t in _pair(m, 3, 5, 7))
                 dtype = accumulator_dtype(m, 5)
@@ -793,7 +776,7 @@ class BackendConformance:
         for case in (Case("8u", "8u", ""), Case("8s", "8s", ""), Case("4u", "4u", "")):
             f, g = OperandFormat.parse(case.a), OperandFormat.parse(case.b)
             table = np.zeros((f.size, g.size), dtype=np.int64)
-            table[0, 0] = _CORNER
+            table[0, 0] = CORNER
             m = _of_table(f, g, table, f"corner-{case.a}")
             for k in (1, 3, 27, 147):
                 if self._supports(m, 3, k, 5):
@@ -933,7 +916,7 @@ class BackendConformance:
                 request = self._conv_request(m, x, w, c)
                 answer = backend.supports(request)  # type: ignore[arg-type]
                 if not isinstance(answer, bool):
-                    _broken(
+                    broken(
                         "supports() returns True or False, for a ConvRequest too",
                         f"returned {answer!r} for {request}",
                     )
@@ -992,7 +975,7 @@ class BackendConformance:
                 out = self._run_conv(m, x, w, c, first.dtype)
                 self._compare_conv(m, x, w, c, out, NOTHING_KEPT)
             if not torch.equal(first, kept):
-                _broken(NOTHING_KEPT, "changed an earlier result while it computed a later one")
+                broken(NOTHING_KEPT, "changed an earlier result while it computed a later one")
             out.fill_(-1)
             again = self._run_conv(m, x, w, c, first.dtype)
             self._compare_conv(m, x, w, c, again, NOTHING_KEPT)
@@ -1050,7 +1033,7 @@ class BackendConformance:
             kept = first.clone()
             self._check(m, *other)
             if not torch.equal(first, kept):
-                _broken(NOTHING_KEPT, "changed an earlier result while it computed a later one")
+                broken(NOTHING_KEPT, "changed an earlier result while it computed a later one")
             first.fill_(-1)
             again = self._run(m, a, b, first.dtype)
             self._compare(m, a, b, again, NOTHING_KEPT)
@@ -1071,7 +1054,7 @@ class BackendConformance:
             a, b = (t.to(self.device) for t in _pair(m, 33, 257, 17))
             first = self._check(m, a, b)
             if any(not torch.equal(first, self._run(m, a, b, first.dtype)) for _ in range(3)):
-                _broken("the same operands give the same integers", "gave different ones")
+                broken("the same operands give the same integers", "gave different ones")
 
     def test_several_prepared_multipliers(self) -> None:
         """Each product uses the table that it was given, whatever was prepared in between."""

@@ -61,12 +61,16 @@ class Site:
 
     def python(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         """Run Python where the distributions are installed."""
-        path = os.pathsep.join(filter(None, [str(self.folder), os.environ.get("PYTHONPATH")]))
         return subprocess.run(
             [sys.executable, *arguments],
-            env={**os.environ, "PYTHONPATH": path, **environment},
+            env={**self.environment(), **environment},
             capture_output=True, text=True, timeout=120, check=False,
         )  # fmt: skip
+
+    def environment(self) -> dict[str, str]:
+        """The environment of a process that sees the distributions."""
+        path = os.pathsep.join(filter(None, [str(self.folder), os.environ.get("PYTHONPATH")]))
+        return {**os.environ, "PYTHONPATH": path}
 
 
 @pytest.fixture
