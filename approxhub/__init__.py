@@ -17,12 +17,27 @@ _HOMES = {
     "exact": "approxhub.multiplier",
     "load": "approxhub.registry",
     "hookimpl": "approxhub.plugins",
+    "bmm": "approxhub.functional",
+    "conv1d": "approxhub.functional",
+    "conv2d": "approxhub.functional",
+    "conv3d": "approxhub.functional",
+    "conv_transpose1d": "approxhub.functional",
+    "conv_transpose2d": "approxhub.functional",
+    "conv_transpose3d": "approxhub.functional",
+    "explain": "approxhub.functional",
+    "linear": "approxhub.functional",
     "matmul": "approxhub.functional",
+    "read_table": "approxhub.formats",
+    "write_table": "approxhub.formats",
     "approximate": "approxhub.model",
     "calibrate": "approxhub.model",
+    "capture_statistics": "approxhub.model",
+    "fold_batch_norm": "approxhub.model",
     "mode": "approxhub.model",
     "set_mode": "approxhub.model",
+    "set_gradient": "approxhub.model",
     "set_multiplier": "approxhub.model",
+    "set_noise": "approxhub.model",
     "summary": "approxhub.model",
     "use_backend": "approxhub.backends",
 }
@@ -30,6 +45,7 @@ _MODULES = (
     "backends",
     "errors",
     "factorization",
+    "formats",
     "functional",
     "model",
     "nn",
@@ -44,13 +60,28 @@ if TYPE_CHECKING:
     from approxhub import nn as nn
     from approxhub.backends import use_backend as use_backend
     from approxhub.errors import ApproxHubError as ApproxHubError
+    from approxhub.formats import read_table as read_table
+    from approxhub.formats import write_table as write_table
+    from approxhub.functional import bmm as bmm
+    from approxhub.functional import conv1d as conv1d
+    from approxhub.functional import conv2d as conv2d
+    from approxhub.functional import conv3d as conv3d
+    from approxhub.functional import conv_transpose1d as conv_transpose1d
+    from approxhub.functional import conv_transpose2d as conv_transpose2d
+    from approxhub.functional import conv_transpose3d as conv_transpose3d
+    from approxhub.functional import explain as explain
+    from approxhub.functional import linear as linear
     from approxhub.functional import matmul as matmul
     from approxhub.model import approximate as approximate
     from approxhub.model import calibrate as calibrate
+    from approxhub.model import capture_statistics as capture_statistics
+    from approxhub.model import fold_batch_norm as fold_batch_norm
     from approxhub.model import mode as mode
+    from approxhub.model import set_gradient as set_gradient
     from approxhub.model import set_mode as set_mode
     from approxhub.model import set_multiplier as set_multiplier
-    from approxhub.model import summary as summary
+    from approxhub.model import set_noise as set_noise
+    from approxhub.model.summary import summary as summary
     from approxhub.multiplier import Multiplier as Multiplier
     from approxhub.multiplier import exact as exact
     from approxhub.operands import OperandFormat as OperandFormat

@@ -14,8 +14,10 @@ __all__ = [
     "AmbiguousMultiplierError",
     "ApproxHubError",
     "BackendUnavailableError",
+    "BenchmarkError",
     "CModelError",
     "CalibrationError",
+    "ChartError",
     "CheckpointError",
     "ConversionError",
     "DemoError",
@@ -28,11 +30,13 @@ __all__ = [
     "NotFoundError",
     "OfflineError",
     "OperandRangeError",
+    "PinnedIndexError",
     "PluginError",
     "StoreError",
     "StoreFullError",
     "StoreReadOnlyError",
     "TableError",
+    "TableFileError",
     "UnknownMultiplierError",
     "VerificationError",
 ]
@@ -137,8 +141,16 @@ class CModelError(ApproxHubError):
         self.line = line
 
 
+class TableFileError(ApproxHubError):
+    """A table file does not hold what its format asks for, or cannot be written."""
+
+
 class IndexFormatError(ApproxHubError):
     """An index file does not follow its schema."""
+
+
+class PinnedIndexError(ApproxHubError):
+    """An index is no longer what it was when it was pinned."""
 
 
 class StoreError(ApproxHubError):
@@ -185,3 +197,11 @@ class CheckpointError(ApproxHubError):
 
 class DemoError(ApproxHubError):
     """The demonstration cannot run as asked."""
+
+
+class ChartError(ApproxHubError):
+    """A chart cannot be drawn, or not be written."""
+
+
+class BenchmarkError(ApproxHubError):
+    """What was to be timed is wrong, or a benchmark report cannot be read or written."""

@@ -30,6 +30,15 @@ def _without_nameless(app: Any, context: Any, lines: list[str]) -> None:
     lines[:] = ".. option:: ".join(["", *kept]).splitlines()
 
 
+def _as_code(app: Any, context: Any, lines: list[str]) -> None:
+    """Show the command lines at the end of a command's help as code: they have globs in them."""
+    shown = [line.removeprefix("|").strip() for line in lines]
+    if shown and shown[0] == "Examples:":
+        code = [f"   $ {line}" for line in shown[1:] if line]
+        lines[:] = ["", "Examples:", "", ".. code-block:: console", "", *code, ""]
+
+
 def setup(app: Any) -> None:
     """Connect what is above."""
+    app.connect("sphinx-click-process-epilog", _as_code)
     app.connect("sphinx-click-process-arguments", _without_nameless)

@@ -6,6 +6,7 @@ Commands are imported when they are run. Imports click and the errors, nothing e
 from __future__ import annotations
 
 import importlib
+import keyword
 import warnings
 from typing import Any, TextIO
 
@@ -19,13 +20,32 @@ __all__ = ["cli", "main"]
 # Name of each command (and of its module) and what help says of it: to say that, help imports none.
 COMMANDS = {
     "backends": "Show what can run integer matrix products here.",
+    "bench": "Time the CPU engine against C loops and torch.",
+    "cache": "Show the cache's folder and size, and clear it of what nothing needs.",
+    "cite": "Print whom to cite for multipliers, and for ApproxHub.",
+    "compare": "Show in what two multipliers differ, and where.",
+    "completion": "Print the script that makes a shell complete commands and ids.",
+    "conformance": "Run the contract's tests on an installed plug-in, by name.",
     "demo": "Show what approximate multipliers do to a small network, and what training wins back.",
+    "doctor": "Check this installation, and say what to do where it is not healthy.",
+    "export": "Write a multiplier's products into a file.",
     "fetch": "Fetch multipliers into the cache, and verify them.",
+    "import": "Import a table, and say what it is.",
+    "index": "Publish multipliers as an index, and use the indexes of others.",
     "info": "Show all that is known of a multiplier.",
     "list": "List the multipliers that have a name.",
+    "new-plugin": "Write a complete plug-in package: it installs, and passes its tests, as it is.",
+    "plot": "Draw error maps, error histograms and Pareto fronts.",
     "plugins": "Show the plug-ins that were found, and why some do not work.",
+    "remove": "Remove multipliers from the cache.",
+    "search": "Search the multipliers that have a name, for words.",
     "verify": "Check what lies in the cache, byte by byte.",
 }
+
+
+def _module(name: str) -> str:
+    """Name of a command's module: a keyword of Python's cannot be one, nor what has a hyphen."""
+    return f"{name}_" if keyword.iskeyword(name) else name.replace("-", "_")
 
 
 class LazyGroup(click.Group):
@@ -59,7 +79,7 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import one of our commands, or look among those of plug-ins."""
         if cmd_name in COMMANDS:
-            command = importlib.import_module(f"approxhub.cli.{cmd_name}").command
+            command = importlib.import_module(f"approxhub.cli.{_module(cmd_name)}").command
             assert isinstance(command, click.Command)
             return command
         self._ask_plugins()

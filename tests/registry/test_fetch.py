@@ -177,7 +177,9 @@ class TestBadInput:
 
     def test_local_id(self) -> None:
         """An id of one's own that is not in the cache says what puts it there."""
-        with pytest.raises(errors.UnknownMultiplierError, match=r"Store\(\)\.put\(multiplier\)"):
+        with pytest.raises(
+            errors.UnknownMultiplierError, match="`approxhub import FILE --name mine`"
+        ):
             load("local:mine")
 
     def test_source_differs_from_hash(self, lab: Any) -> None:
