@@ -329,6 +329,7 @@ def test_found_but_too_costly(of_rank: OfRank) -> None:
         factorize(m, max_cost=cost - 1)
 
 
+@pytest.mark.slow
 def test_high_rank_of_a_large_table_is_refused_quickly() -> None:
     """A large table of high rank gives an error, not an hour of work."""
     with pytest.raises(TooCostlyError, match="1024 x 1024"):

@@ -556,7 +556,7 @@ def test_training_inside_inference_mode(kind, data):
 
 @pytest.mark.parametrize(
     "backend",
-    ["eager", "aot_eager", pytest.param("inductor", marks=pytest.mark.slow)],
+    ["eager", *(pytest.param(name, marks=pytest.mark.slow) for name in ("aot_eager", "inductor"))],
 )
 @pytest.mark.filterwarnings("ignore")
 def test_compiled(fitted, data, backend):

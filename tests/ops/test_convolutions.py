@@ -701,9 +701,8 @@ def transposed(m, w):
     return run
 
 
-@pytest.mark.parametrize(
-    "program", [forward, pytest.param(transposed, marks=pytest.mark.slow)], ids=lambda p: p.__name__
-)
+@pytest.mark.parametrize("program", [forward, transposed], ids=lambda p: p.__name__)
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")  # torch's own
 def test_compiled_functions_hold_the_operator(program, random_multiplier, values):
     """torch.compile(fullgraph=True) takes convolutions whole, for a batch of any size."""

@@ -213,6 +213,7 @@ LOAD = """\
     """
 
 
+@pytest.mark.slow
 def test_a_plugin_that_is_removed_while_a_checkpoint_names_it(site, tmp_path):
     """The model runs from the cache, its weights load elsewhere, its id says what is missing."""
     site.add("mylab", LAB)
