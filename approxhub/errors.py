@@ -21,6 +21,7 @@ __all__ = [
     "CheckpointError",
     "ConversionError",
     "DemoError",
+    "EngineError",
     "IndexFormatError",
     "InputError",
     "MappingError",
@@ -174,6 +175,10 @@ class PluginError(ApproxHubError):
 
 class BackendUnavailableError(PluginError):
     """No backend, or not the one asked for, can run this request."""
+
+
+class EngineError(PluginError):
+    """The native engine could not do what it was asked to."""
 
 
 class MissingTableError(NotFoundError):

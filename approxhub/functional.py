@@ -24,6 +24,7 @@ from approxhub.ops import (
     accumulator_dtype,
     check_values,
     code_dtype,
+    conv_shape,
     lut_conv,
     lut_gemm,
     register,
@@ -251,6 +252,7 @@ def explain(
     if len(b) == 2:
         if len(a) < 2 or a[-1] != b[0]:
             raise InputError(f"matmul takes (..., M, K) x (K, N), got {a} x {b}")
+        _refuse_empty(*a, *b)
         dtype = accumulator_dtype(m, b[0])
         return explain_request(GemmRequest(m, math.prod(a[:-1]), b[0], b[1], where, dtype))
     dims = len(b) - 2
@@ -266,10 +268,14 @@ def explain(
         tuple(_per_dimension(name, "dilation", dilation, dims)),
         groups,
     )
-    if min(c.output_size(a[2:], b[2:])) < 1:
-        raise InputError(f"{name}: the kernel {b[2:]} spans more than the padded input {a[2:]}")
     dtype = accumulator_dtype(m, math.prod(b[1:]))
+    _refuse_empty(*conv_shape(x, w, c, dtype), b[1])
     return explain_request(ConvRequest(m, a, b, c, where, dtype))
+
+
+def _refuse_empty(*sizes: int) -> None:
+    if 0 in sizes:
+        raise InputError("nothing is multiplied here: a size is 0, and every sum is empty")
 
 
 # --- convolutions -------------------------------------------------------------
@@ -594,7 +600,7 @@ def padding_sums(
         beyond = (at < 0) | (at >= n)
         outside = (outside[:, None, :, None] | beyond[None, :, None, :]).flatten(2).flatten(0, 1)
     # A product of padding and weight for each weight, then their sums over channels.
-    products = lut_gemm(pad.reshape(1, 1).to(w.dtype), w.reshape(1, -1), handle, torch.int64)
+    products = lut_gemm(pad.reshape(1, 1), w.reshape(1, -1), handle, torch.int64)
     taps = products.reshape(*w.shape[:2], math.prod(kernel)).sum(1)
     # Exact in float64: these are sums that `dtype` holds; larger ones are left to int64.
     kind = torch.float64 if dtype == torch.int32 else torch.int64

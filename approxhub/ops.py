@@ -21,7 +21,15 @@ from approxhub.errors import InputError, MissingTableError, OperandRangeError
 from approxhub.multiplier import Multiplier
 from approxhub.operands import OperandFormat
 
-__all__ = ["accumulator_dtype", "code_dtype", "lut_conv", "lut_gemm", "multiplier_of", "register"]
+__all__ = [
+    "accumulator_dtype",
+    "code_dtype",
+    "conv_shape",
+    "lut_conv",
+    "lut_gemm",
+    "multiplier_of",
+    "register",
+]
 
 _INT32_MAX = 2**31 - 1
 _FROM_STORE_LIMIT = 8
@@ -193,7 +201,7 @@ def _(a: Tensor, b: Tensor, handle: str, dtype: torch.dtype) -> Tensor:
     return a.new_empty((*a.shape[:-1], b.shape[1]), dtype=dtype)
 
 
-def _conv_shape(x: Tensor, w: Tensor, c: Convolution, dtype: torch.dtype) -> tuple[int, ...]:
+def conv_shape(x: Tensor, w: Tensor, c: Convolution, dtype: torch.dtype) -> tuple[int, ...]:
     """Shape of a convolution's result, if its operands fit."""
     dims = x.dim() - 2
     if not 1 <= dims <= 3 or w.dim() != x.dim():
@@ -217,7 +225,9 @@ def _conv_shape(x: Tensor, w: Tensor, c: Convolution, dtype: torch.dtype) -> tup
             f"{c.groups} groups of {w.shape[1]} input channels"
         )
     size = c.output_size(tuple(x.shape[2:]), tuple(w.shape[2:]))
-    if any(w.shape[d] < 1 for d in range(2, w.dim())) or min(size) < 1:
+    if 0 in w.shape[2:]:
+        raise InputError(f"lut_conv: the kernel has no taps: {tuple(w.shape)}")
+    if min(size) < 1:
         spans = tuple(d * (k - 1) + 1 for d, k in zip(c.dilation, w.shape[2:], strict=True))
         padded = tuple(n + sum(p) for n, p in zip(x.shape[2:], c.padding, strict=True))
         raise InputError(f"lut_conv: the kernel spans {spans}, more than the padded input {padded}")
@@ -285,7 +295,7 @@ def lut_conv(
         As :func:`lut_gemm`.
     """
     c = _convolution(stride, padding, dilation, groups)
-    shape = _conv_shape(x, w, c, dtype)
+    shape = conv_shape(x, w, c, dtype)
     if pad.numel() != 1:
         raise InputError(f"lut_conv: the padding has one value, got {tuple(pad.shape)}")
     multiplier = _checked("lut_conv", x, w, handle, w.shape[1:].numel(), dtype)
@@ -310,4 +320,4 @@ def _(
     dtype: torch.dtype,
 ) -> Tensor:
     c = _convolution(stride, padding, dilation, groups)
-    return x.new_empty(_conv_shape(x, w, c, dtype), dtype=dtype)
+    return x.new_empty(conv_shape(x, w, c, dtype), dtype=dtype)

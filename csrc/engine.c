@@ -57,6 +57,15 @@ static int32_t good(const ah_geometry *g) {
     return 1;
 }
 
+/* Greatest common divisor. */
+static int64_t divisor(int64_t a, int64_t b) {
+    while (b != 0) {
+        const int64_t rest = a % b;
+        a = b, b = rest;
+    }
+    return a;
+}
+
 /* Lanes that are computed for a run, and some more for what every tile costs. */
 static int64_t work(int64_t length, int64_t granule, int64_t tile) {
     return ah_round_up(length, granule) + (length + tile - 1) / tile * (tile / 8);
@@ -75,12 +84,12 @@ int32_t ah_layout_of(const ah_geometry *g, int64_t granule, int64_t tile, ah_lay
     for (int d = 0; d < 3 && !failed; d++) {
         to->phase_at[d] = malloc((size_t)kernel[d] * sizeof(int64_t));
         failed = to->phase_at[d] == NULL;
+        /* Remainders of the taps repeat after this many. */
+        const int64_t period = g->stride[d] / divisor(g->stride[d], g->dilation[d]);
+        to->count[d] = ah_smaller(kernel[d], period);
         for (int64_t t = 0; t < kernel[d] && !failed; t++) {
-            const int64_t remainder = t * g->dilation[d] % g->stride[d];
-            int64_t at = 0;
-            while (at < to->count[d] && to->phase_at[d][at] != remainder) at++;
-            if (at == to->count[d]) to->phase_at[d][to->count[d]++] = remainder;
-            which[start[d] + t] = at;
+            to->phase_at[d][t % period] = t * g->dilation[d] % g->stride[d];
+            which[start[d] + t] = t % period;
         }
         to->extent[d] = g->out[d] + (kernel[d] - 1) * g->dilation[d] / g->stride[d];
     }

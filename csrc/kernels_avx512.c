@@ -32,9 +32,9 @@ static inline __m512i pick(__m512i index, quarters q, const __m512i *t) {
     return _mm512_mask_permutexvar_epi8(found, q.last, index, t[3]);
 }
 
-/* Adds 64 sums of low and of high bytes to sums of 32 bits, or begins with them. In 16-bit lanes, `both` is the sum of
- * the even byte and 256 times the odd one, modulo 2^16, and `odd` that of the odd one: what is left
- * of `both` is the sum of the even one, for it fits 16 bits too. */
+/* Adds 64 sums of low and of high bytes to sums of 32 bits, or begins with them. In 16-bit lanes,
+ * `both` is the sum of the even byte and 256 times the odd one, modulo 2^16, and `odd` that of the
+ * odd one: what is left of `both` is the sum of the even one, for it fits 16 bits too. */
 static inline void widen(uint32_t *acc, int first, __m512i low_both, __m512i low_odd,
                          __m512i high_both, __m512i high_odd) {
     const __m512i low_even = _mm512_sub_epi16(low_both, _mm512_slli_epi16(low_odd, 8));

@@ -1,7 +1,10 @@
 /* Laying lanes: the source is padded, cut into phases, and turned so that lanes are neighbours. */
 #include "engine.h"
 
-enum { BATCH = 4096 }; /* bytes recoded at a time */
+enum {
+    BATCH = 4096,    /* bytes recoded at a time */
+    SUM_QUADS = 4096 /* of channels summed in 32 bits: 4096 * 4 * 128 < 2^31 */
+};
 
 /* Part of a line of one phase that lies inside the source: positions from .. to. */
 static void inside(const ah_geometry *g, int d, int64_t phase, int64_t extent, int64_t *from,
@@ -132,13 +135,16 @@ static void sum_lanes(const ah_kernels *kernels, const ah_layout *layout,
     for (int64_t l = 0; l < width; l++) sums[first + l] = 0;
     for (int32_t j = 0; j < p->planes; j++) {
         if (p->low[j] == 0) continue;
-        int32_t acc[AH_WIDTH] = {0};
-        kernels->product(ones, 0, 1,
-                         lanes + j * layout->quads * layout->phases * layout->plane_pitch +
-                             4 * first,
-                         offset, layout->quads, ah_round_up(width, 16), acc);
-        for (int64_t l = 0; l < width; l++)
-            sums[first + l] -= p->weight[j] * p->low[j] * acc[l];
+        const int8_t *from =
+            lanes + j * layout->quads * layout->phases * layout->plane_pitch + 4 * first;
+        for (int64_t q = 0; q < layout->quads; q += SUM_QUADS) {
+            int32_t acc[AH_WIDTH] = {0};
+            kernels->product(ones + 4 * q, 0, 1, from, offset + q,
+                             ah_smaller(SUM_QUADS, layout->quads - q), ah_round_up(width, 16),
+                             acc);
+            for (int64_t l = 0; l < width; l++)
+                sums[first + l] -= p->weight[j] * p->low[j] * acc[l];
+        }
     }
 }
 

@@ -100,11 +100,11 @@ class _Packed:
         made = make()
         size = codes.numel() + _size_of(made)
         if again and size <= self._limit:
+            copy = codes.clone()  # the caller may change its tensor
             with self._lock:
                 old = self._kept.pop(key, None)
                 self._bytes += size - (old[2] if old else 0)
-                # A copy: the caller may change its tensor.
-                self._kept[key] = (codes.clone(), made, size)
+                self._kept[key] = (copy, made, size)
                 while self._bytes > self._limit:
                     self._bytes -= self._kept.popitem(last=False)[1][2]
         return made
@@ -117,6 +117,7 @@ def _size_of(made: Any) -> int:
 
 def _bytes_of(t: Tensor) -> Tensor:
     """The low byte of every value, with any strides."""
+    t = t.resolve_neg()
     if t.dtype == torch.int8:
         return t.view(torch.uint8)
     return t if t.dtype == torch.uint8 else t.to(torch.uint8)
@@ -149,7 +150,9 @@ def _image(x: Tensor, kernel: Sequence[int], out: Sequence[int], c: Convolution)
     g.before[:] = _filled([p[0] for p in c.padding], 0)
     g.out[:] = _filled(out, 1)
     g.kernel[:] = _filled(kernel, 1)
-    g.stride[:] = _filled(c.stride, 1)
+    # A stride beyond the padded image leaves one position, whatever it is.
+    limits = [max(1, n + sum(p)) for n, p in zip(x.shape[2:], c.padding, strict=True)]
+    g.stride[:] = _filled([min(s, n) for s, n in zip(c.stride, limits, strict=True)], 1)
     g.dilation[:] = _filled(c.dilation, 1)
     g.step[:] = (x.stride(0), x.stride(1), *_filled(x.stride()[2:], 0))
     g.pad = c.pad_value & 255
@@ -279,15 +282,16 @@ class CpuBackend:
 
     def _as_patches(self, g: Geometry, positions: int, k: int) -> bool:
         """Whether lanes would be mostly padding, and patches cost next to nothing."""
-        lanes = self._library.measure(g, 1).product_lanes
-        return lanes > 2 * positions and positions * k <= _PATCH_BYTES
+        sizes = self._library.measure(g, 1)
+        cheap = positions * k <= max(_PATCH_BYTES, sizes.code_bytes)
+        return bool(sizes.product_lanes > 2 * positions) and cheap
 
     def gemm(self, a: Tensor, b: Tensor, prepared: CpuTables, dtype: torch.dtype) -> Tensor:
         """Sum of products: ``(..., M, K) x (K, N) -> (..., M, N)``."""
         k, n = b.shape
         x = _bytes_of(a).reshape(-1, k)
         m = x.shape[0]
-        out = torch.empty((m, n), dtype=dtype)
+        out = torch.empty((m, n), dtype=dtype, device="cpu")
         threads = self._threads(m * k * n)
         if self.plan(prepared, m, k, n).way == "lookup":
             self._lookup_matrix(x, b, prepared, out, threads)
@@ -300,9 +304,8 @@ class CpuBackend:
     ) -> None:
         library, isa = self._library, self._number
         (m, k), n = x.shape, b.shape[1]
-        w = _bytes_of(b)
+        w = _bytes_of(b).contiguous()
         if _lookup_work(m, k, n)[0]:
-            w = w.contiguous()
             g = _line(k, n, n, 1)
             lanes = self._packed.get(
                 ("codes", k, n), w,
@@ -315,8 +318,9 @@ class CpuBackend:
             return
         g = _line(k, m, x.stride(1), x.stride(0))
         lanes = library.lay_codes(isa, g, x, threads)
+        rows = self._packed.get(("turned", k, n), w, lambda: w.t().contiguous())
         library.lookup(
-            isa, g, lanes, w.t().contiguous(), n, tables.by_weight, tables.bias, out,
+            isa, g, lanes, rows, n, tables.by_weight, tables.bias, out,
             (0, 1, 0, 0, n), threads,
         )  # fmt: skip
 
@@ -357,7 +361,6 @@ class CpuBackend:
         """Convolution: ``(N, C, ...)`` and ``(O, C / groups, ...) -> (N, O, ...)`` of `dtype`."""
         library, isa = self._library, self._number
         size = c.output_size(tuple(x.shape[2:]), tuple(w.shape[2:]))
-        out = torch.empty((x.shape[0], w.shape[0], *size), dtype=dtype)
         x, codes = _bytes_of(x), _bytes_of(w).contiguous()
         count, k = w.shape[0] // c.groups, w[0].numel()
         positions = x.shape[0] * math.prod(size)
@@ -368,6 +371,7 @@ class CpuBackend:
                 x.view(torch.int8) if prepared.multiplier.a.signed else x, w, c, dtype,
                 lambda a, b: self.gemm(a, b, prepared, dtype),
             )  # fmt: skip
+        out = torch.empty((x.shape[0], w.shape[0], *size), dtype=dtype, device="cpu")
         threads = self._threads(products)
         way = self.plan_conv(prepared, g, products, count).way
         planes = None if way == "lookup" else prepared.weight_rows

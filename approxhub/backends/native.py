@@ -17,7 +17,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from approxhub.errors import BackendUnavailableError
+from approxhub.errors import BackendUnavailableError, EngineError
 
 __all__ = ["NativeLibrary", "load_library"]
 
@@ -168,7 +168,7 @@ class NativeLibrary:
 
     def lay_codes(self, isa: int, geometry: Geometry, source: Tensor, threads: int) -> Tensor:
         """Lanes of a lookup."""
-        lanes = torch.empty(self.measure(geometry, 1).code_bytes, dtype=torch.uint8)
+        lanes = torch.empty(self.measure(geometry, 1).code_bytes, dtype=torch.uint8, device="cpu")
         _check(
             self._library.ah_lay_codes(
                 isa, ctypes.byref(geometry), _address(source), _address(lanes), threads
@@ -203,8 +203,10 @@ class NativeLibrary:
     ) -> tuple[Tensor, Tensor | None]:
         """Lanes of a product, and their sums where an offset makes them necessary."""
         sizes = self.measure(geometry, len(planes))
-        lanes = torch.empty(sizes.plane_bytes, dtype=torch.int8)
-        sums = torch.empty(sizes.sums, dtype=torch.int64) if planes.needs_sums else None
+        lanes = torch.empty(sizes.plane_bytes, dtype=torch.int8, device="cpu")
+        sums = (
+            torch.empty(sizes.sums, dtype=torch.int64, device="cpu") if planes.needs_sums else None
+        )
         _check(
             self._library.ah_lay_planes(
                 isa, ctypes.byref(geometry), ctypes.byref(planes.struct), _address(source),
@@ -225,8 +227,8 @@ class NativeLibrary:
     ) -> tuple[Tensor, Tensor]:
         """Rows of a product (`count` of all groups together), and their terms."""
         sizes = self.measure(geometry, len(planes))
-        rows = torch.empty(count * sizes.row_bytes, dtype=torch.uint8)
-        terms = torch.empty(count, dtype=torch.int64)
+        rows = torch.empty(count * sizes.row_bytes, dtype=torch.uint8, device="cpu")
+        terms = torch.empty(count, dtype=torch.int64, device="cpu")
         _check(
             self._library.ah_pack_rows(
                 isa, ctypes.byref(geometry), ctypes.byref(planes.struct), _address(source), count,
@@ -307,9 +309,12 @@ class NativeLibrary:
 
 def _check(status: int) -> None:
     if status == _NO_MEMORY:
-        raise MemoryError("the CPU engine found no memory for its packed operands")
+        raise EngineError("the CPU engine found no memory for its packed operands")
     if status:
-        raise RuntimeError(f"the CPU engine refused its arguments (status {status})")
+        raise EngineError(
+            f"the CPU engine refused its arguments (status {status}), which is an error of "
+            "approxhub; APPROXHUB_BACKEND=reference does without it"
+        )
 
 
 def chosen_isa(library: NativeLibrary, name: str | None = None) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from approxhub.backends.native import NativeLibrary, chosen_isa, load_library
 from approxhub.backends.routing import forced_backend
@@ -20,15 +21,24 @@ _INT32_MAX = 2**31 - 1
 
 
 def _engine(t: Tensor) -> tuple[NativeLibrary, int] | None:
-    if torch.compiler.is_compiling() or t.device.type != "cpu":
+    if t.device.type != "cpu" or forced_backend() not in (None, "cpu") or _observed(t):
         return None
-    if type(t) not in (Tensor, torch.nn.Parameter) or forced_backend() not in (None, "cpu"):
-        return None  # what a subclass stands for is not in its memory
     try:
         library = load_library()
         return library, library.isas[chosen_isa(library)]
     except BackendUnavailableError:
         return None
+
+
+def _observed(t: Tensor) -> bool:
+    """Whether a tensor's memory is not all there is to it: a subclass, a wrapper, a tracer."""
+    return (
+        torch.compiler.is_compiling()
+        or torch._C._is_tracing()
+        or _get_current_dispatch_mode() is not None
+        or type(t) not in (Tensor, torch.nn.Parameter)
+        or torch._C._functorch.is_functorch_wrapped_tensor(t)
+    )
 
 
 def _threads(numbers: int) -> int:
@@ -73,6 +83,7 @@ def quantize(
     found = _engine(x)
     if found is None or x.dtype != torch.float32 or dtype not in (torch.int8, torch.uint8):
         return None
+    x = x.resolve_neg()
     if axis is None:
         if not _dense(x):
             x = x.contiguous()
@@ -151,15 +162,17 @@ def dequantize(
     if sums is not None:
         groups = sums.shape[channel_dim]
         sums = sums.to(torch.int32).contiguous()
-    zeros = torch.zeros(channels, dtype=torch.int32)
+    zeros = torch.zeros(channels, dtype=torch.int32, device="cpu")
     if zero is not None:
         zeros += zero
     # Adding -0.0 changes nothing, not even the sign of a zero.
-    shift = torch.full((channels,), -0.0) if bias is None else bias.contiguous()
-    out = torch.empty(acc.shape, dtype=torch.float32)
+    shift = torch.full((channels,), -0.0, dtype=torch.float32, device="cpu")
+    if bias is not None:
+        shift = bias.to(torch.float32).contiguous()
+    out = torch.empty(acc.shape, dtype=torch.float32, device="cpu")
     library, isa = found
     library.dequantize(
         isa, acc, shape, term.to(torch.int32).contiguous(), zeros, sums, groups,
-        scale.contiguous(), shift, out, _threads(acc.numel()),
+        scale.to(torch.float32).contiguous(), shift, out, _threads(acc.numel()),
     )  # fmt: skip
     return out

@@ -66,6 +66,10 @@ def test_a_wide_multiplier_is_left_to_the_reference():
         ((1, 2, 3, 4), (2,), "one to three dimensions"),
         ((1, 2, 3), (4, 3, 2), "do not fit"),
         ((1, 2, 3), (4, 2, 5), "more than the padded input"),
+        ((0, 3), (3, 4), "a size is 0"),
+        ((2, 0), (0, 4), "a size is 0"),
+        ((0, 3, 8, 8), (4, 3, 3, 3), "a size is 0"),
+        ((1, 3, 8, 8), (4, 3, 0, 3), "the kernel has no taps"),
     ],
 )
 def test_shapes_that_do_not_fit(a, b, message):

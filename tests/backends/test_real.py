@@ -170,3 +170,48 @@ def test_what_may_not_fit_is_left_to_torch(isa):
     assert real.dequantize(acc.long(), 5, term, None, None, one, None, -1) is None
     with ah.use_backend("reference"):
         assert real.dequantize(acc, 5, term, None, None, one, None, -1) is None
+
+
+@pytest.fixture
+def layer():
+    """A layer in evaluation, and an input of it."""
+    torch.manual_seed(0)
+    made = ah.nn.Linear(5, 3, multiplier=ah.exact(8, signed=True))
+    x = torch.randn(4, 5)
+    made(x)
+    return made.eval(), x
+
+
+@torch.no_grad()
+def test_defaults_of_torch_do_not_matter(isa, layer):
+    """Another default device or type is not where the engine's own tensors go."""
+    made, x = layer
+    want = made(x)
+    with torch.device("meta"):
+        assert torch.equal(made(x), want)
+    before = torch.get_default_dtype()
+    try:
+        for dtype in (torch.bfloat16, torch.float64):
+            torch.set_default_dtype(dtype)
+            assert torch.equal(made(x), want)
+    finally:
+        torch.set_default_dtype(before)
+
+
+@torch.no_grad()
+def test_what_memory_does_not_show_is_not_for_the_engine(isa, layer):
+    """A negated view, and a program that is being traced, give what torch gives."""
+    made, x = layer
+    assert torch.equal(made(torch._neg_view(x)), made(-x))
+    conjugate = torch.complex(x, x).conj().imag
+    assert conjugate.is_neg()
+    assert torch.equal(made(conjugate), made(-x))
+
+
+@pytest.mark.filterwarnings("ignore")
+@torch.no_grad()
+def test_a_traced_layer_computes(isa, layer):
+    """torch.jit.trace records operations, not memory that the engine wrote to."""
+    made, x = layer
+    traced = torch.jit.trace(made, (torch.zeros_like(x),), check_trace=False)
+    assert torch.equal(traced(x), made(x))

@@ -712,3 +712,29 @@ def test_compiled_functions_hold_the_operator(program, random_multiplier, values
     for batch in (7, 9, 11):  # sizes that no other dimension has, or they become one symbol
         x = values(m.a, batch, 3, 4, 5, seed=batch) // 2
         assert torch.equal(compiled(x), run(x))
+
+
+def test_padding_is_an_activation_whatever_the_weights_are():
+    """A padding value that no weight could have, in both modes, between operands of two formats."""
+    for a, b in (("10u", "4u"), ("8u", "8s")):
+        m = ah.Multiplier.from_function(
+            lambda x, w: x * w + 64 * ((x == 0) & (w == 0)), name="two-formats", a=a, b=b
+        )
+        x, w = torch.tensor([[[3, 0, 200]]]), torch.tensor([[[7, 1, 0]]])
+        for pad_mode in ("code", "skip"):
+            want = []
+            for i in range(3):
+                meets = [(i + k - 1, k) for k in range(3)]
+                inside = [m(int(x[0, 0, j]), int(w[0, 0, k])) for j, k in meets if 0 <= j < 3]
+                beyond = [m(233, int(w[0, 0, k])) for j, k in meets if not 0 <= j < 3]
+                want.append(sum(inside) + (sum(beyond) if pad_mode == "code" else 0))
+            got = conv1d(x, w, m, padding=1, pad_value=233, pad_mode=pad_mode)
+            assert got.tolist() == [[want]]
+
+
+@pytest.mark.parametrize("stride", [7, 100, 2**62])
+def test_strides_beyond_the_image(stride):
+    """One position is left, however large the stride."""
+    x, w = torch.arange(-9, 9).reshape(1, 2, 9), torch.arange(-6, 6).reshape(2, 2, 3)
+    want = conv1d(x[..., :3], w, S8)
+    assert torch.equal(conv1d(x, w, S8, stride=stride), want)
