@@ -148,7 +148,9 @@ def test_an_import_that_never_ends_can_be_interrupted(site):
     """The guard cannot end it; an interrupt does, and the traceback says whose import it was."""
     site.add("endless", "print('importing', flush=True)\n" + ENDLESS)
     process = subprocess.Popen(
-        [sys.executable, "-c", "import approxhub.plugins as p; p.host()"],
+        # A shell starts what runs in its background with interrupts ignored.
+        [sys.executable, "-c", "import signal; signal.signal(signal.SIGINT, "
+         "signal.default_int_handler); import approxhub.plugins as p; p.host()"],
         env=site.environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     assert process.stdout is not None
