@@ -39,6 +39,7 @@ _MAX_COST = 16  # int8 products for one product, beyond which the lookup is alwa
 _LANE_BYTES = 1 << 24  # lanes of a convolution in memory at a time
 _PATCH_BYTES = 1 << 20  # patches that may be copied where lanes would be mostly padding
 _PACKED_BYTES = 1 << 28  # weights that are kept packed
+_FEW_ROWS = 6  # take as long in a product as one: they share what is loaded
 _SEEN = 4096  # weights whose digests are remembered
 
 T = TypeVar("T")
@@ -171,7 +172,7 @@ def _lookup_work(m: int, k: int, n: int) -> tuple[bool, Work]:
 
 
 def _product_work(m: int, k: int, n: int) -> Work:
-    return Work(_round_up(n, 16), m, _round_up(k, 4), m * k)
+    return Work(_round_up(n, 16), max(m, _FEW_ROWS), _round_up(k, 4), m * k)
 
 
 class CpuBackend:
@@ -344,14 +345,14 @@ class CpuBackend:
         g = geometry
         sizes = self._library.measure(g, 1)
         groups, k = g.groups, g.channels * sizes.taps
-        codes = sizes.code_bytes
+        # A quad of channels takes four bytes, however few of them there are.
         return plan(
             self._rates, self._threads(products),
             product=Work(
-                sizes.product_lanes * groups, count, _round_up(g.channels, 4) * sizes.taps,
-                codes,
+                sizes.product_lanes * groups, max(count, _FEW_ROWS),
+                _round_up(g.channels, 4) * sizes.taps, sizes.plane_bytes,
             ),
-            lookup=Work(sizes.lookup_lanes * groups, count, k, codes),
+            lookup=Work(sizes.lookup_lanes * groups, count, k, sizes.code_bytes),
             planes=tables.planes, exact=tables.multiplier.is_exact, forced=self._way,
         )  # fmt: skip
 
