@@ -21,7 +21,10 @@ _INT32_MAX = 2**31 - 1
 
 
 def _engine(t: Tensor) -> tuple[NativeLibrary, int] | None:
-    if t.device.type != "cpu" or forced_backend() not in (None, "cpu") or _observed(t):
+    # First of all: what the rest of it asks, a compiler need not be able to follow.
+    if torch.compiler.is_compiling() or t.device.type != "cpu":
+        return None
+    if forced_backend() not in (None, "cpu") or _observed(t):
         return None
     try:
         library = load_library()
@@ -33,8 +36,7 @@ def _engine(t: Tensor) -> tuple[NativeLibrary, int] | None:
 def _observed(t: Tensor) -> bool:
     """Whether a tensor's memory is not all there is to it: a subclass, a wrapper, a tracer."""
     return (
-        torch.compiler.is_compiling()
-        or torch._C._is_tracing()
+        torch._C._is_tracing()
         or _get_current_dispatch_mode() is not None
         or type(t) not in (Tensor, torch.nn.Parameter)
         or torch._C._functorch.is_functorch_wrapped_tensor(t)

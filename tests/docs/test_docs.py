@@ -114,8 +114,8 @@ def test_ids_exist() -> None:
     names = {e.name for e in entries()}
     for page in PAGES:
         text = page.read_text(encoding="utf-8")
-        full = re.findall(r"evoapproxlib:[\w.]+/\w+", text)
-        bare = re.findall(r"\bmul\d+[a-z]+_\w+", text)
+        full = re.findall(r"evoapproxlib:[\w.]+/\w+(?![\w*])", text)
+        bare = re.findall(r"\bmul\d+[a-z]+_\w+(?![\w*])", text)
         assert set(full) <= known, _name(page)
         assert set(bare) <= names, _name(page)
 
