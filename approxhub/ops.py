@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, library
 
 from approxhub.backends.protocol import Convolution, ConvRequest, GemmRequest
 from approxhub.backends.routing import run_conv, run_gemm
@@ -142,7 +142,7 @@ def _check_shapes(a: Tensor, b: Tensor, dtype: torch.dtype) -> None:
         raise InputError(f"lut_gemm: the result is int32 or int64, not {dtype}")
 
 
-@torch.library.custom_op("approxhub::lut_gemm", mutates_args=())
+@library.custom_op("approxhub::lut_gemm", mutates_args=())
 def lut_gemm(a: Tensor, b: Tensor, handle: str, dtype: torch.dtype) -> Tensor:
     """Integer matrix product through a multiplier.
 
@@ -251,7 +251,7 @@ def _convolution(
     return Convolution(tuple(stride), pairs, tuple(dilation), groups, pad_value)
 
 
-@torch.library.custom_op("approxhub::lut_conv", mutates_args=())
+@library.custom_op("approxhub::lut_conv", mutates_args=())
 def lut_conv(
     x: Tensor,
     w: Tensor,

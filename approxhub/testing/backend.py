@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
+from torch import Tensor, library
 
 from approxhub.backends import Backend, Convolution, ConvRequest, GemmRequest, use_backend
 from approxhub.multiplier import Multiplier, exact
@@ -1132,17 +1132,17 @@ class BackendConformance:
             self._compare_conv(m, x, w, c, out)
 
     def test_under_the_compiler(self) -> None:
-        """What the operator promises to torch.compile holds: torch.library.opcheck passes."""
+        """What the operator promises to torch.compile holds: torch's opcheck passes."""
         m = self._some(6, 9, 4, count=1)[0]
         a, b = (t.to(self.device) for t in _pair(m, 6, 9, 4))
         with self._offered():
-            torch.library.opcheck(lut_gemm, (a, b, register(m), accumulator_dtype(m, 9)))
+            library.opcheck(lut_gemm, (a, b, register(m), accumulator_dtype(m, 9)))
         shapes = (2, 4, 5, 6), (6, 2, 3, 2)
         c = _convolution(2, 3, padding=1, groups=2)
         m = self._some_conv(*shapes, c, count=1)[0]
         x, w = self._operands(m, *shapes)
         with self._offered():
-            torch.library.opcheck(
+            library.opcheck(
                 lut_conv, self._arguments(m, x, w, c, accumulator_dtype(m, w[0].numel()))
             )
 

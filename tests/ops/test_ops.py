@@ -12,6 +12,7 @@ import textwrap
 import numpy as np
 import pytest
 import torch
+from torch import library
 
 import approxhub as ah
 from approxhub import ops
@@ -316,11 +317,11 @@ def test_fake_kernel():
 
 @pytest.mark.parametrize("dtype", [torch.int32, torch.int64])
 def test_opcheck(dtype, values):
-    """torch.library.opcheck finds schema, fake kernel and dispatch in order."""
+    """torch's opcheck finds schema, fake kernel and dispatch in order."""
     m = ah.exact(8)
     a, b = values(m.a, 2, 5, 7).to(torch.int8), values(m.b, 7, 3).to(torch.int8)
-    torch.library.opcheck(lut_gemm, (a, b, register(m), dtype))
-    torch.library.opcheck(lut_gemm, (a[0].t(), values(m.b, 3, 5).t(), register(m), dtype))
+    library.opcheck(lut_gemm, (a, b, register(m), dtype))
+    library.opcheck(lut_gemm, (a[0].t(), values(m.b, 3, 5).t(), register(m), dtype))
 
 
 def program(handle):
