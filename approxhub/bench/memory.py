@@ -48,6 +48,7 @@ def peak_bytes(
         capture_output=True,
         text=True,
         check=True,
+        cwd=Path(__file__).parents[2],  # `-m` looks here first: this copy of the package, no other
         env={**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_ARENA_MAX": "1"},
     )
     return int(done.stdout)
