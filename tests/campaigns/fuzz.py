@@ -21,10 +21,12 @@ import hashlib
 import importlib.util
 import io
 import json
+import mmap
 import os
 import random
 import re
 import resource
+import signal
 import subprocess
 import sys
 import tempfile
@@ -41,6 +43,12 @@ GUIDED = "--guided" in sys.argv
 if GUIDED:
     import atheris
 
+    # The loader of an editable install cannot be instrumented: the package is put on the path.
+    FOUND = importlib.util.find_spec("approxhub")
+    assert FOUND is not None
+    assert FOUND.origin is not None
+    sys.path.insert(0, str(Path(FOUND.origin).parents[1]))
+    sys.meta_path[:] = [f for f in sys.meta_path if "editable" not in type(f).__module__]
     instrumented = atheris.instrument_imports(include=["approxhub", "pycparser"])
 else:
     instrumented = contextlib.nullcontext()
@@ -57,7 +65,8 @@ with instrumented, warnings.catch_warnings():
     from approxhub.registry import Store, objects, pins, refs
     from approxhub.registry.index import decode_json, parse_index
 
-SECONDS = 30  # that one input may take
+SECONDS = 30  # of a processor that one input may take
+HANG = 20 * SECONDS  # on the clock, after which it is ended: other work makes no reader a bad one
 MEMORY = 4 << 30
 MAX_LENGTH = 8192
 # Loops of the default length would let a fuzzer try ten inputs a minute.
@@ -282,6 +291,7 @@ def _hdf5(data: bytes) -> object:
     receive, send = os.pipe()
     pid = os.fork()
     if pid == 0:
+        signal.alarm(HANG)
         os.dup2(send, 1)
         os.close(receive)
         os.close(2)
@@ -293,12 +303,12 @@ def _hdf5(data: bytes) -> object:
         finally:
             os._exit(0)
     os.close(send)
-    timer = time.monotonic()
     with os.fdopen(receive, "rb") as pipe:
         said = pipe.read()
-    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    if time.monotonic() - timer > SECONDS:
-        raise Finding("it took too long")
+    _, status, used = os.wait4(pid, 0)
+    code = os.waitstatus_to_exitcode(status)
+    if used.ru_utime + used.ru_stime > SECONDS + 5 or code == -signal.SIGALRM:
+        raise Finding("the process that reads HDF5 was not stopped in time")
     return hdf5._answer(said, code)
 
 
@@ -365,6 +375,52 @@ TARGETS: dict[str, Target] = {
 # --- the oracle -------------------------------------------------------------------------------
 
 
+class Tally:
+    """What came of the inputs, in files as it comes: a fuzzer ends its process when it likes.
+
+    Counts lie in a file that is mapped into memory, which the system keeps whatever the process
+    dies of; their names and the findings, which are few, in one that is replaced.
+    """
+
+    _SLOTS = 64
+
+    def __init__(self, path: Path) -> None:
+        self.findings: dict[str, str] = {}
+        self._path = path
+        self._slots: dict[str, int] = {}
+        with open(path.with_suffix(".counts"), "w+b") as stream:
+            stream.truncate(8 * self._SLOTS)
+            self._counts = memoryview(mmap.mmap(stream.fileno(), 8 * self._SLOTS)).cast("Q")
+        self._write()
+
+    def add(self, outcome: str) -> None:
+        """Count one input."""
+        if outcome not in self._slots:
+            self._slots[outcome] = len(self._slots)
+            self._write()
+        self._counts[self._slots[outcome]] += 1
+
+    def find(self, key: str, finding: str) -> None:
+        """Keep a finding."""
+        self.findings[key] = finding
+        self._write()
+
+    def _write(self) -> None:
+        beside = self._path.with_suffix(".new")
+        beside.write_text(json.dumps([list(self._slots), list(self.findings.values())]))
+        beside.replace(self._path)
+
+    @classmethod
+    def take(cls, path: Path) -> tuple[Counter[str], list[str]]:
+        """Outcomes and findings that a process has left, once; nothing if it left none."""
+        if not path.exists():
+            return Counter(), []
+        names, findings = json.loads(path.read_text())
+        counts = memoryview(path.with_suffix(".counts").read_bytes()).cast("Q")
+        path.unlink()
+        return Counter(dict(zip(names, counts, strict=False))), findings
+
+
 class Oracle:
     """Runs a target on inputs, and remembers each new way in which one misbehaves."""
 
@@ -372,8 +428,7 @@ class Oracle:
         self.name = name
         self.target = TARGETS[name]
         self.keep = keep
-        self.outcomes: Counter[str] = Counter()
-        self.findings: dict[str, str] = {}
+        self.tally = Tally(tally_path(name, keep))
         self._watching = False
         self._seen: list[str] = []
         cmodel_model.LIMITS = LIMITS
@@ -383,24 +438,36 @@ class Oracle:
         sys.addaudithook(self._audit)
 
     def check(self, data: bytes) -> None:
-        """Run one input."""
-        self._watching = True
+        """Run one input, and count it once."""
         self._seen.clear()
+        began = time.process_time()
+        found = self._run(data)
+        used = time.process_time() - began
+        if self._seen:
+            found = Finding(self._seen[0])
+        elif used > SECONDS:
+            found = Finding(f"it took {used:.0f} s of a processor")
+        if found is None:
+            self.tally.add("read")
+        elif isinstance(found, ApproxHubError):
+            self.tally.add(type(found).__name__)
+        else:
+            self._found(data, found)
+
+    def _run(self, data: bytes) -> BaseException | None:
+        """What the target raises: an error of ours, or something that it must not."""
+        self._watching = True
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 self.target.run(data)
-            self.outcomes["read"] += 1
         except PluginError as error:  # our own format has crashed
-            self._found(data, error.__cause__ or error)
-        except ApproxHubError as error:
-            self.outcomes[type(error).__name__] += 1
-        except (Exception, RecursionError) as error:
-            self._found(data, error)
+            return error.__cause__ or Finding(str(error))
+        except Exception as error:
+            return error
         finally:
             self._watching = False
-        if self._seen:
-            self._found(data, Finding(self._seen[0]))
+        return None
 
     def _audit(self, event: str, arguments: tuple[Any, ...]) -> None:
         if not self._watching:
@@ -414,17 +481,21 @@ class Oracle:
             self._seen.append(f"it did {event} {str(arguments)[:80]}")
 
     def _found(self, data: bytes, error: BaseException) -> None:
-        self._watching = False
         frames = traceback.extract_tb(error.__traceback__)
         ours = [f for f in frames if "approxhub" in f.filename] or frames
         at = f"{Path(ours[-1].filename).name}:{ours[-1].lineno}" if ours else ""
         key = f"{type(error).__name__} at {at}" if at else str(error)
-        self.outcomes["FINDING"] += 1
-        if key not in self.findings:
+        self.tally.add("FINDING")
+        if key not in self.tally.findings:
             path = self.keep / f"{self.name}-{hashlib.sha256(data).hexdigest()[:12]}"
             path.write_bytes(data)
-            self.findings[key] = f"{key}: {str(error)[:200]}: {path}"
-            print(self.findings[key], file=sys.stderr, flush=True)
+            self.tally.find(key, f"{key}: {str(error)[:200]}: {path}")
+            print(self.tally.findings[key], file=sys.stderr, flush=True)
+
+
+def tally_path(name: str, keep: Path) -> Path:
+    """Where the tally of a target lies."""
+    return keep / f"tally-{name}.json"
 
 
 def mutations(seeds: list[bytes], rng: random.Random) -> Iterator[bytes]:
@@ -465,11 +536,12 @@ def blind(name: str, inputs: int, seconds: float, seed: int, keep: Path) -> dict
             break
         oracle.check(data)
         count += 1
+    outcomes, findings = Tally.take(tally_path(name, keep))
     return {
         "inputs": count,
         "seconds": round(time.monotonic() - began),
-        "findings": list(oracle.findings.values()),
-        "outcomes": dict(oracle.outcomes.most_common()),
+        "findings": findings,
+        "outcomes": dict(outcomes.most_common()),
     }
 
 
@@ -482,32 +554,30 @@ def guided(name: str, inputs: int, seconds: float, seed: int, keep: Path) -> dic
     words.write_text("".join(f'"{_quoted(w)}"\n' for w in TARGETS[name].words))
     for number, data in enumerate(TARGETS[name].seeds()):
         (corpus / f"seed{number}").write_bytes(data)
-    count, ends, outcomes, findings, cover = 0, 0, Counter[str](), [], 0
-    while count < inputs and time.monotonic() - began < seconds and ends < 20:
+    ends, outcomes, findings, cover = 0, Counter[str](), list[str](), 0
+    while (count := outcomes.total()) < inputs and time.monotonic() - began < seconds and ends < 20:
         left = max(1, int(seconds - (time.monotonic() - began)))
         command = [sys.executable, __file__, name, "--guided", "--keep", str(keep)]
-        limits = [f"-runs={inputs - count}", f"-max_total_time={left}", f"-timeout={SECONDS}"]
+        limits = [f"-runs={inputs - count}", f"-max_total_time={left}", f"-timeout={HANG}"]
         limits += ["-rss_limit_mb=4096", f"-max_len={MAX_LENGTH}", f"-seed={seed + ends + 1}"]
-        limits += ["-print_final_stats=1", f"-artifact_prefix={keep}/{name}-", "-verbosity=1"]
+        limits += [f"-artifact_prefix={keep}/{name}-", "-verbosity=1"]
         environment = {**os.environ, "FUZZ_ARGUMENTS": json.dumps([*limits, str(corpus)])}
         if TARGETS[name].words:
             environment["FUZZ_ARGUMENTS"] = json.dumps([*limits, f"-dict={words}", str(corpus)])
         done = subprocess.run(
             command, env=environment, capture_output=True, text=True, errors="replace", check=False
         )
-        ran = re.findall(r"stat::number_of_executed_units:\s*(\d+)", done.stderr)
         cover = max([cover, *map(int, re.findall(r"cov: (\d+)", done.stderr))])
-        state = keep / f"state-{name}.json"
-        said = json.loads(state.read_text()) if state.exists() else {"outcomes": {}, "findings": []}
-        state.unlink(missing_ok=True)
-        outcomes += Counter(said["outcomes"])
-        findings += [f for f in said["findings"] if f not in findings]
-        count += int(ran[-1]) if ran else sum(said["outcomes"].values())
+        came, found = Tally.take(tally_path(name, keep))
+        outcomes += came
+        findings += [f for f in found if f not in findings]
         if done.returncode:
             ends += 1
             findings.append(f"the process ended with {done.returncode}: {done.stderr[-400:]}")
+    if not cover and not ends:
+        findings.append("nothing was covered: the code is not instrumented, so nothing guided")
     return {
-        "inputs": count,
+        "inputs": outcomes.total(),
         "seconds": round(time.monotonic() - began),
         "coverage": cover,
         "findings": findings,
@@ -522,26 +592,10 @@ def _quoted(word: str) -> str:
 def _guided_child(name: str, keep: Path) -> None:
     """The process that the fuzzer runs in; it ends with the process."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    oracle = Oracle(name, keep)
-    state = keep / f"state-{name}.json"
-    told = time.monotonic()
-
-    def tell() -> None:
-        findings = list(oracle.findings.values())
-        state.write_text(json.dumps({"outcomes": oracle.outcomes, "findings": findings}))
-
-    def one(data: bytes) -> None:
-        nonlocal told
-        oracle.check(data)
-        if time.monotonic() - told > 1:
-            told = time.monotonic()
-            tell()
-
-    atheris.Setup([sys.argv[0], *json.loads(os.environ["FUZZ_ARGUMENTS"])], one)
-    try:
-        atheris.Fuzz()
-    finally:
-        tell()
+    atheris.Setup(
+        [sys.argv[0], *json.loads(os.environ["FUZZ_ARGUMENTS"])], Oracle(name, keep).check
+    )
+    atheris.Fuzz()
 
 
 def main() -> int:
@@ -575,8 +629,9 @@ def main() -> int:
     if options.input is not None:
         oracle = Oracle(options.target, keep)
         oracle.check(options.input.read_bytes())
-        print(dict(oracle.outcomes))
-        return 1 if oracle.findings else 0
+        outcomes, findings = Tally.take(tally_path(options.target, keep))
+        print(dict(outcomes))
+        return 1 if findings else 0
     if not options.blind and importlib.util.find_spec("atheris") is None:
         parser.error("the fuzzer is missing: pip install atheris (Linux), or give --blind")
     summary = {}

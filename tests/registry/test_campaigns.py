@@ -143,3 +143,26 @@ def test_fuzzing(tmp_path: Path) -> None:
     summary = json.loads(done.stdout)
     assert {s["inputs"] for s in summary.values()} == {40}
     assert len(summary) > 15
+
+
+def test_fuzzing_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counts and findings are there to the last input, however the process ends."""
+    fuzz = campaign("fuzz")
+
+    def crash(data: bytes) -> None:
+        if data == b"bad":
+            raise ValueError("not one of ours")
+
+    monkeypatch.setitem(fuzz.TARGETS, "crash", fuzz.Target(crash, lambda: [b"seed"]))
+    pid = os.fork()
+    if pid == 0:  # an audit hook stays for ever: not in this process
+        oracle = fuzz.Oracle("crash", tmp_path)
+        for data in (b"good", b"good", b"bad"):
+            oracle.check(data)
+        os.kill(os.getpid(), 9)
+    assert os.waitpid(pid, 0)[1] == 9
+    path = fuzz.tally_path("crash", tmp_path)
+    outcomes, findings = fuzz.Tally.take(path)
+    assert outcomes == {"read": 2, "FINDING": 1}
+    assert "ValueError at test_campaigns.py" in findings[0]
+    assert fuzz.Tally.take(path) == ({}, [])
