@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from importlib import metadata
+from pathlib import Path
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent))
+from generated import families_text, hook_text
+from sphinx.util.docutils import SphinxDirective
 
 project = "ApproxHub"
 author = "The ApproxHub contributors"
@@ -11,6 +17,7 @@ release = version = metadata.version("approxhub")
 
 extensions = ["myst_parser", "numpydoc", "sphinx.ext.autodoc", "sphinx_click"]
 exclude_patterns = ["_build"]
+copyright = "The ApproxHub contributors"
 html_theme = "furo"
 html_title = f"ApproxHub {release}"
 
@@ -21,6 +28,22 @@ autodoc_member_order = "bysource"
 autodoc_typehints = "none"  # the docstrings name the types
 numpydoc_class_members_toctree = False
 numpydoc_show_class_members = False
+
+
+class _Hook(SphinxDirective):
+    """What the code says of a hook."""
+
+    required_arguments = 1
+
+    def run(self) -> list[Any]:
+        return list(self.parse_text_to_nodes(hook_text(self.arguments[0])))
+
+
+class _Families(SphinxDirective):
+    """A section for each family."""
+
+    def run(self) -> list[Any]:
+        return list(self.parse_text_to_nodes(families_text(), allow_section_headings=True))
 
 
 def _without_nameless(app: Any, context: Any, lines: list[str]) -> None:
@@ -40,5 +63,7 @@ def _as_code(app: Any, context: Any, lines: list[str]) -> None:
 
 def setup(app: Any) -> None:
     """Connect what is above."""
+    app.add_directive("approxhub-hook", _Hook)
+    app.add_directive("approxhub-families", _Families)
     app.connect("sphinx-click-process-epilog", _as_code)
     app.connect("sphinx-click-process-arguments", _without_nameless)

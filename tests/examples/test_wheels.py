@@ -57,7 +57,7 @@ class Installed:
         path = os.pathsep.join(filter(None, [str(self.site), os.environ.get("PYTHONPATH")]))
         done = subprocess.run(
             [sys.executable, *command], cwd=self.work, text=True, capture_output=True, check=False,
-            timeout=300,
+            timeout=600,
             env={**os.environ, "PYTHONPATH": path, "PIP_DISABLE_PIP_VERSION_CHECK": "1",
                  **environment},
         )  # fmt: skip

@@ -64,7 +64,7 @@ class Site:
         return subprocess.run(
             [sys.executable, *arguments],
             env={**self.environment(), **environment},
-            capture_output=True, text=True, timeout=120, check=False,
+            capture_output=True, text=True, timeout=600, check=False,
         )  # fmt: skip
 
     def environment(self) -> dict[str, str]:
