@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import re
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -33,6 +34,17 @@ def _parse_columns(
         if name not in COLUMNS:
             raise click.BadParameter(f"{name!r} is none of {', '.join(COLUMNS)}")
     return names
+
+
+def _parse_width(
+    _ctx: click.Context, _param: click.Parameter, text: str | None
+) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    found = re.fullmatch(r"(\d{1,2})(?:x(\d{1,2}))?", text)
+    if found is None:
+        raise click.BadParameter(f"{text!r} is no width; write e.g. 8, or 8x4 (activation first)")
+    return int(found[1]), int(found[2] or found[1])
 
 
 def columns_option(*names: str, **options: Any) -> Decorator:
@@ -66,6 +78,12 @@ _FILTERS: list[Decorator] = [
     click.option("--release", metavar="NAME", help="Only those of this release."),
     click.option("--technology", metavar="NAME", help="Only those with costs in this technology."),
     click.option("--format", "formats", metavar="FORMAT", help="Operands, e.g. 8u, 12s or 8ux4u."),
+    click.option(
+        "--width",
+        metavar="BITS",
+        callback=_parse_width,
+        help="Bits of the operands, whatever their signs, e.g. 8 or 8x4.",
+    ),
     click.option("--signed/--unsigned", default=None, help="Only those with such operands."),
     click.option("--exact/--approximate", default=None, help="Only exact ones, or the others."),
     click.option("--cached", is_flag=True, help="Only those in the cache."),

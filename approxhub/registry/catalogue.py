@@ -189,9 +189,19 @@ def not_found(id: MultiplierId) -> UnknownMultiplierError:
         )
     if id.source is not None:
         _listed(source_of(id.source))  # if that is what fails, then this is the thing to say
-    close = close_ids(id)
+        close = close_ids(id)
+    else:
+        close = [*_own(id.path), *close_ids(id)]
     hint = f"did you mean {', '.join(close)}?" if close else "`approxhub list` shows what there is"
     return UnknownMultiplierError(f"no source has the multiplier {str(id.base)!r}; {hint}", close)
+
+
+def _own(path: str) -> list[str]:
+    """The id of a table of one's own that is called so, which has no bare name."""
+    from approxhub.registry.store import Store
+
+    own = f"{LOCAL}:{path}"
+    return [own] if own in Store().ids() else []
 
 
 def close_ids(id: MultiplierId) -> list[str]:

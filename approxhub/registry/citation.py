@@ -37,6 +37,16 @@ _FORMS = tuple(
 )
 _DOI = re.compile(r"[.,;]?\s*\bdoi:?\s*10\.\S+\s*$", re.IGNORECASE)
 _YEAR = re.compile(r"(?<![\d\u2013-])(?:19|20)\d\d(?![\d\u2013-])")
+_PAGES = r"(?P<pages>\d+[-\u2013]+\d+)"
+_JOURNALS = tuple(
+    re.compile(rf"(?P<journal>[^\d,]+),? {rest}, (?:[A-Z][a-z]+\.? |\d\d? )?(?:19|20)\d\d")
+    for rest in (
+        rf"(?P<volume>(?:[A-Z]+-)?\d+)\((?P<number>\d+)\), {_PAGES}",
+        rf"[Vv]ol\.? (?P<volume>\d+), [Nn]o\.? (?P<number>\d+)(?:, pp\. {_PAGES})?",
+    )
+)
+_PROCEEDINGS = re.compile(r"\b(?:Proc\.|Proceedings?|Conference|Conf\.|Symposium|Workshop)")
+_PLACE = re.compile(rf"(?P<booktitle>.+?)(?:, (?:pp\. )?{_PAGES})?(?:, (?:19|20)\d\d)?")
 _LONGEST = 2000  # characters of a citation: a stranger's may be anything
 _SMALL = frozenset(("a", "an", "and", "for", "from", "in", "of", "on", "the", "to", "with"))
 
@@ -248,26 +258,47 @@ def bibtex(work: Work) -> str:
 
     Examples
     --------
-    >>> print(bibtex(Work.parse("J. Müller: Of & and {. Things, 2001", "10.1/x_y")))
-    @misc{muller2001of,
+    >>> print(bibtex(Work.parse("J. Müller: Of & and {. Journal of X 5(4), 1-22, 2001", "10.1/x")))
+    @article{muller2001of,
       author = {J. M{\"u}ller},
       title = {{Of \& and \textbraceleft{}}},
-      howpublished = {Things, 2001},
+      journal = {Journal of X},
+      volume = {5},
+      number = {4},
+      pages = {1--22},
       year = {2001},
-      doi = {10.1/x_y},
+      doi = {10.1/x},
     }
     """
+    kind, place = _published(work)
     fields = {
         "author": " and ".join(_author(a) for a in work.authors) or None,
         "title": None if work.title is None else f"{{{_escape(work.title)}}}",
-        "howpublished": None if work.venue is None else _escape(work.venue),
+        **{name: _escape(value) for name, value in place.items()},
         "year": work.year,
         # Not escaped: styles make an address of it. Only braces would break the entry.
         "doi": None if work.doi is None else re.sub(r"[{}\s]", "", work.doi),
         "note": None if work.title is not None else _escape(work.text),
     }
     lines = [f"  {name} = {{{value}}}," for name, value in fields.items() if value is not None]
-    return "\n".join([f"@misc{{{work.key},", *lines, "}"])
+    return "\n".join([f"@{kind}{{{work.key},", *lines, "}"])
+
+
+def _published(work: Work) -> tuple[str, dict[str, str]]:
+    """BibTeX's kind of a work, and the fields that say where it stands."""
+    if work.venue is None:
+        return "misc", {}
+    found = [m for form in _JOURNALS if (m := form.fullmatch(work.venue))]
+    kind = "article"
+    if not found and _PROCEEDINGS.search(work.venue):
+        found = [m for m in (_PLACE.fullmatch(work.venue),) if m]
+        kind = "inproceedings"
+    if not found:
+        return "misc", {"howpublished": work.venue}
+    fields = {name: text for name, text in found[0].groupdict().items() if text}
+    if "pages" in fields:
+        fields["pages"] = re.sub(r"[-\u2013]+", "--", fields["pages"])
+    return kind, fields
 
 
 def _author(name: str) -> str:

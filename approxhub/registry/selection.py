@@ -119,6 +119,8 @@ class Query:
     source, release, technology : str, optional
     a, b : OperandFormat, optional
         Formats of the operands.
+    width : tuple of int, optional
+        Bits of the activation and of the weight operand, whatever their signs.
     signed : bool, optional
         Sign of both operands.
     cached : bool
@@ -159,6 +161,7 @@ area, delay, luts, rank, error-rank, bits, id
     technology: str | None = None
     a: OperandFormat | None = None
     b: OperandFormat | None = None
+    width: tuple[int, int] | None = None
     signed: bool | None = None
     cached: bool = False
     exact: bool | None = None
@@ -436,6 +439,7 @@ def _named(entry: Entry, query: Query, here: set[str]) -> bool:
         and query.technology in (None, entry.hardware.technology)
         and query.a in (None, entry.a)
         and query.b in (None, entry.b)
+        and query.width in (None, (entry.a.bits, entry.b.bits))
         and (query.signed is None or entry.a.signed == entry.b.signed == query.signed)
         and (not query.cached or entry.id in here)
         and _fits(entry, query.patterns)

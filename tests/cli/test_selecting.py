@@ -42,6 +42,16 @@ def test_bound(lab: Any, run: Any) -> None:
     ].endswith("P2")
 
 
+def test_width(lab: Any, run: Any) -> None:
+    """A width is of both operands, or of the activation and the weight, whatever the signs."""
+    assert ids(run("list", "--source", "drum", "--width", "16", "--ids")) == [
+        *("drum:16u/k=6", "drum:16s/k=6")
+    ]
+    known = ids(run("list", "evoapproxlib:v1.1/*", "--width", "8x3", "--ids"))
+    assert known
+    assert all("/mul8x3u_" in k for k in known)
+
+
 def test_columns_of_the_query_are_shown(lab: Any, run: Any) -> None:
     """The table has the columns that options name, with their units."""
     head = run("list", "mul4u_CUT", "--sort", "delay", "--max-area", "10").out.splitlines()[0]
@@ -65,6 +75,7 @@ def test_search(lab: Any, run: Any) -> None:
         ["list", "--max-mae", "little"],
         ["list", "--max-mae", "nan"],
         ["list", "--limit", "-1"],
+        ["list", "--width", "8u"],
         ["list", "--ids", "--json"],
         ["search"],
         ["fetch", "--from", "no-such-file"],

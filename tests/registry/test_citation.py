@@ -20,7 +20,7 @@ def parse_bibtex(text: str) -> list[tuple[str, dict[str, str]]]:
     found = []
     rest = text
     while (start := rest.find("@")) >= 0:
-        head = re.match(r"@misc\{([^,\s{}]+),\s*", rest[start:])
+        head = re.match(r"@[a-z]+\{([^,\s{}]+),\s*", rest[start:])
         assert head, rest[start : start + 40]
         at = start + head.end()
         fields = {}
@@ -87,6 +87,61 @@ def test_all_that_is_listed_can_be_read() -> None:
         assert work.title, text
         assert work.year, text
         assert not re.search(r"\bdoi\b", work.venue or "")
+
+
+@pytest.mark.parametrize(
+    ("venue", "kind", "fields"),
+    [
+        (
+            "IRE Transactions EC-11(4), 512-517, 1962",
+            "article",
+            {"journal": "IRE Transactions", "volume": "EC-11", "number": "4", "pages": "512--517"},
+        ),
+        (
+            "IET Things, vol. 12, no. 4, pp. 139\u2013149, 7 2018",
+            "article",
+            {"journal": "IET Things", "volume": "12", "number": "4", "pages": "139--149"},
+        ),
+        (
+            "IEEE Journal of X, Vol 10, No 4, 2020",
+            "article",
+            {"journal": "IEEE Journal of X", "volume": "10", "number": "4"},
+        ),
+        (
+            "Design & Test Conference, 2017, Lausanne, 2017, pp. 258-261",
+            "inproceedings",
+            {
+                "booktitle": r"Design \& Test Conference, 2017, Lausanne, 2017",
+                "pages": "258--261",
+            },
+        ),
+        (
+            "24th International Conference on VLSI Design, 346-351, 2011",
+            "inproceedings",
+            {"booktitle": "24th International Conference on VLSI Design", "pages": "346--351"},
+        ),
+        ("DAC 2020", "misc", {"howpublished": "DAC 2020"}),
+        (
+            "Journal of X, to appear, 2020",
+            "misc",
+            {"howpublished": "Journal of X, to appear, 2020"},
+        ),
+    ],
+)
+def test_kind(venue: str, kind: str, fields: dict[str, str]) -> None:
+    """A journal or proceedings of a known form are told by their fields; the rest is kept whole."""
+    text = bibtex(Work.parse(f"A. Bee: Title. {venue}"))
+    assert text.startswith(f"@{kind}{{")
+    ((_, found),) = parse_bibtex(text)
+    assert {k: v for k, v in found.items() if k not in ("author", "title", "year")} == fields
+    assert found["year"] in venue
+
+
+def test_our_papers_have_their_kind() -> None:
+    """Of what is listed only one citation is too short to tell where it was published."""
+    kinds = {t: bibtex(Work.parse(t)).partition("{")[0] for e in entries() if (t := e.citation)}
+    assert [t[-9:] for t, kind in kinds.items() if kind == "@misc"] == ["DAC 2020."]
+    assert {*kinds.values()} == {"@article", "@inproceedings", "@misc"}
 
 
 def test_escaping() -> None:

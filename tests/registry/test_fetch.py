@@ -255,6 +255,13 @@ def _raise(*args: Any) -> Any:
     raise ZeroDivisionError("oops")
 
 
+def test_bare_name_of_ones_own() -> None:
+    """A table of one's own has no bare name, and the error says how it is called."""
+    Store().put(Multiplier.from_table([[9, 0], [0, 1]], name="mine"))
+    with pytest.raises(errors.UnknownMultiplierError, match="did you mean local:mine"):
+        load("mine")
+
+
 def test_source_that_cannot_be_listed(lab: Any) -> None:
     """A source whose list raises is passed over with a warning, and fails only by name."""
     _source("broken", list=_raise, fetch=_raise)

@@ -102,6 +102,9 @@ def test_conditions_hold_together(lab: Any) -> None:
     assert names(Query(source="lab", signed=True)) == ["mul4s_NEG"]
     assert names(Query(source="lab", release="r2", words=("SAME",))) == ["mul4u_SAME"]
     assert len(names(Query(words=("us, 2024", "MIT")))) == 13
+    sixteen = {r.entry.id for r in select(Query(source="drum", width=(16, 16))).rows}
+    assert sixteen == {"drum:16u/k=6", "drum:16s/k=6"}
+    assert names(Query(("lab:*",), width=(4, 8))) == []
     assert names(Query(words=("us, 2024", "nothing"))) == []
 
 
