@@ -39,11 +39,14 @@ _HOMES = {
     "set_multiplier": "approxhub.model",
     "set_noise": "approxhub.model",
     "summary": "approxhub.model",
+    "sensitivity": "approxhub.experiments",
+    "sweep": "approxhub.experiments",
     "use_backend": "approxhub.backends",
 }
 _MODULES = (
     "backends",
     "errors",
+    "experiments",
     "factorization",
     "formats",
     "functional",
@@ -60,6 +63,8 @@ if TYPE_CHECKING:
     from approxhub import nn as nn
     from approxhub.backends import use_backend as use_backend
     from approxhub.errors import ApproxHubError as ApproxHubError
+    from approxhub.experiments import sensitivity as sensitivity
+    from approxhub.experiments import sweep as sweep
     from approxhub.formats import read_table as read_table
     from approxhub.formats import write_table as write_table
     from approxhub.functional import bmm as bmm

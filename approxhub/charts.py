@@ -1,4 +1,4 @@
-"""Charts of multipliers: error maps, error histograms, Pareto fronts.
+"""Charts: error maps, error histograms, Pareto fronts, heat maps of tables, and bars.
 
 Imports numpy and the multiplier; matplotlib, an extra, when something is drawn. Equal input gives
 equal bytes (of one version of matplotlib).
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -31,7 +31,9 @@ __all__ = [
     "ErrorMap",
     "Point",
     "check_target",
+    "draw_bars",
     "draw_error_maps",
+    "draw_heatmap",
     "draw_histogram",
     "draw_pareto",
     "error_map",
@@ -252,7 +254,13 @@ def draw_histogram(multipliers: Sequence[Multiplier], path: Path) -> None:
         axes.legend(fontsize=8)
 
 
-def draw_pareto(points: Sequence[Point], x: str, y: str, path: Path) -> None:
+def draw_pareto(
+    points: Sequence[Point],
+    x: str,
+    y: str,
+    path: Path,
+    levels: Mapping[str, float] | None = None,
+) -> None:
     """Draw multipliers by two figures, and the front that none of them dominates.
 
     Parameters
@@ -262,6 +270,8 @@ def draw_pareto(points: Sequence[Point], x: str, y: str, path: Path) -> None:
         Labels of the axes.
     path : Path
         A ``.png`` or ``.svg`` file; replaced if it is there.
+    levels : mapping of str to float, optional
+        Heights to compare with: a line across for each.
 
     Raises
     ------
@@ -297,11 +307,88 @@ def draw_pareto(points: Sequence[Point], x: str, y: str, path: Path) -> None:
             axes.annotate(
                 names[0] + more, (px, py), xytext=(4, 4), textcoords="offset points", fontsize=6
             )
+        for name, height in (levels or {}).items():
+            axes.axhline(height, color="#666666", linestyle="--", linewidth=0.8, label=name)
         axes.set_xlabel(x)
         axes.set_ylabel(y)
         axes.set_xscale(**_scale([p.x for p in points]))
         axes.set_yscale(**_scale([p.y for p in points]))
         axes.legend(fontsize=8)
+
+
+def draw_heatmap(
+    rows: Sequence[str],
+    columns: Sequence[str],
+    values: Sequence[Sequence[float]],
+    label: str,
+    path: Path,
+) -> None:
+    """Draw a table of numbers by colour, with the numbers where they fit.
+
+    Parameters
+    ----------
+    rows, columns : sequence of str
+    values : sequence of sequence of float
+        One list for each row; NaN where there is none.
+    label : str
+        What the numbers are.
+    path : Path
+        A ``.png`` or ``.svg`` file; replaced if it is there.
+
+    Raises
+    ------
+    InputError
+        If there are none, or the suffix is another.
+    ChartError
+        If matplotlib is missing, or the file cannot be written.
+    """
+    if not rows or not columns:
+        raise InputError("there is nothing to draw a heat map of")
+    size = (2.5 + 0.7 * len(columns), 1.8 + 0.32 * len(rows))
+    with new_figure(path, size) as figure:
+        axes = figure.subplots()
+        image = axes.imshow(values, aspect="auto", cmap="viridis", interpolation="nearest")
+        axes.set_xticks(range(len(columns)), columns, fontsize=7, rotation=45, ha="right")
+        axes.set_yticks(range(len(rows)), rows, fontsize=7)
+        middle = (np.nanmin(values) + np.nanmax(values)) / 2
+        for y, line in enumerate(values):
+            for x, value in enumerate(line):
+                if not np.isnan(value):
+                    colour = "black" if value > middle else "white"
+                    axes.text(
+                        x, y, f"{value:.3g}", ha="center", va="center", fontsize=6, color=colour
+                    )
+        figure.colorbar(image, ax=axes, label=label)
+
+
+def draw_bars(names: Sequence[str], values: Sequence[float], label: str, path: Path) -> None:
+    """Draw a bar for each number, from zero.
+
+    Parameters
+    ----------
+    names : sequence of str
+    values : sequence of float
+    label : str
+        What the numbers are.
+    path : Path
+        A ``.png`` or ``.svg`` file; replaced if it is there.
+
+    Raises
+    ------
+    InputError
+        If there are none, or the suffix is another.
+    ChartError
+        If matplotlib is missing, or the file cannot be written.
+    """
+    if not names:
+        raise InputError("there is nothing to draw bars of")
+    with new_figure(path, (8.0, 1.0 + 0.36 * len(names))) as figure:
+        axes = figure.subplots()
+        bars = axes.barh(range(len(names)), values, height=0.7, color="#4477aa")
+        axes.bar_label(bars, [f"{v:.4g}" for v in values], padding=2, fontsize=7)
+        axes.set_yticks(range(len(names)), names, fontsize=7)
+        axes.invert_yaxis()
+        axes.set_xlabel(label)
 
 
 def _scale(values: Sequence[float]) -> dict[str, Any]:

@@ -22,6 +22,8 @@ __all__ = [
     "ConversionError",
     "DemoError",
     "EngineError",
+    "EvaluationError",
+    "ExperimentError",
     "IndexFormatError",
     "InputError",
     "MappingError",
@@ -38,6 +40,7 @@ __all__ = [
     "StoreReadOnlyError",
     "TableError",
     "TableFileError",
+    "TargetNotFoundError",
     "UnknownMultiplierError",
     "VerificationError",
 ]
@@ -202,6 +205,18 @@ class CheckpointError(ApproxHubError):
 
 class DemoError(ApproxHubError):
     """The demonstration cannot run as asked."""
+
+
+class ExperimentError(ApproxHubError):
+    """An experiment cannot run as asked, or its rows cannot be kept or read."""
+
+
+class EvaluationError(ExperimentError):
+    """An evaluator raised, or gave something that is no finite number."""
+
+
+class TargetNotFoundError(NotFoundError):
+    """A text ``package.module:function`` names a module or function that is not there."""
 
 
 class ChartError(ApproxHubError):

@@ -28,6 +28,7 @@ COMMANDS = {
     "conformance": "Run the contract's tests on an installed plug-in, by name.",
     "demo": "Show what approximate multipliers do to a small network, and what training wins back.",
     "doctor": "Check this installation, and say what to do where it is not healthy.",
+    "evaluate": "Evaluate a model of yours with a multiplier.",
     "export": "Write a multiplier's products into a file.",
     "fetch": "Fetch multipliers into the cache, and verify them.",
     "import": "Import a table, and say what it is.",
@@ -39,6 +40,7 @@ COMMANDS = {
     "plugins": "Show the plug-ins that were found, and why some do not work.",
     "remove": "Remove multipliers from the cache.",
     "search": "Search the multipliers that have a name, for words.",
+    "sweep": "Evaluate a model of yours with many multipliers; goes on where it was stopped.",
     "verify": "Check what lies in the cache, byte by byte.",
 }
 

@@ -339,6 +339,31 @@ def _names_of_parts(model: nn.Module) -> dict[nn.Module, list[tuple[str, ...]]]:
     return {m: [(n, *around.get(n, ())) for n in called] for m, called in every.items()}
 
 
+def assigned(
+    model: nn.Module, multiplier: Choice | Mapping[str, Choice]
+) -> dict[ApproxLayer, Multiplier]:
+    """Which of a model's converted layers get which multiplier.
+
+    Raises
+    ------
+    ConversionError
+        If the model has no approximate layer.
+    InputError
+        If a pattern fits no approximate layer.
+    """
+    layers = require_layers(model)
+    names = _names_of_parts(model)
+    patterns = {p: _resolved(c) for p, c in _patterns(multiplier).items()}
+    for pattern in patterns:
+        if not any(matches(n, pattern) for layer in layers.values() for n in names[layer]):
+            raise InputError(f"no approximate layer is called {pattern!r}")
+    return {
+        layer: choice[1]
+        for layer in layers.values()
+        if (choice := _choose(names[layer], patterns)) is not None
+    }
+
+
 def set_multiplier(
     model: nn.Module,
     multiplier: Choice | Mapping[str, Choice],
@@ -371,17 +396,7 @@ def set_multiplier(
     MappingError
         If a multiplier does not fit; the model is unchanged then.
     """
-    layers = require_layers(model)
-    names = _names_of_parts(model)
-    patterns = {p: _resolved(c) for p, c in _patterns(multiplier).items()}
-    for pattern in patterns:
-        if not any(matches(n, pattern) for layer in layers.values() for n in names[layer]):
-            raise InputError(f"no approximate layer is called {pattern!r}")
-    chosen = {
-        layer: choice[1]
-        for layer in layers.values()
-        if (choice := _choose(names[layer], patterns)) is not None
-    }
+    chosen = assigned(model, multiplier)
     before = [(layer, layer.multiplier, layer.mapping) for layer in chosen]
     try:
         for layer, m in chosen.items():

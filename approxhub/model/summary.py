@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -126,12 +126,25 @@ def count_operations(model: nn.Module, *args: Any, **kwargs: Any) -> dict[str, i
     >>> count_operations(torch.nn.Linear(4, 3), torch.zeros(2, 4))
     {'': 24}
     """
-    return _count(model, args, kwargs)[0]
+    return run_counting(model, args, kwargs).made
 
 
-def _count(
-    model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]
-) -> tuple[dict[str, int], set[nn.Module]]:
+class Counted(NamedTuple):
+    """What a model multiplied for one input.
+
+    Parameters
+    ----------
+    made : dict of str to int
+        As :func:`count_operations` gives it.
+    ran : set of str
+        First names of the modules that ran.
+    """
+
+    made: dict[str, int]
+    ran: set[str]
+
+
+def run_counting(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Counted:
     """As :func:`count_operations`, and which modules ran."""
     names = module_names(model)
     training = [(m, m.training) for m in names]
@@ -179,7 +192,10 @@ def _count(
             layer.mode = was
         for m, was_training in training:
             m.training = was_training
-    return {names[m][0]: flops // 2 for m, flops in made.items() if flops}, ran
+    return Counted(
+        {names[m][0]: flops // 2 for m, flops in made.items() if flops},
+        {names[m][0] for m in ran},
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,15 +283,20 @@ def summary(model: nn.Module, *args: Any, **kwargs: Any) -> Summary:
     >>> ah.summary(net, torch.zeros(1, 4)).operations
     8
     """
+    require_layers(model)
+    return summarize(model, run_counting(model, args, kwargs) if args or kwargs else None)
+
+
+def summarize(model: nn.Module, counted: Counted | None) -> Summary:
+    """As :func:`summary`, of operations that were counted before."""
     layers = require_layers(model)
-    counted, ran = _count(model, args, kwargs) if args or kwargs else (None, set())
     price = _price(list(layers.values()))
     rows: list[LayerSummary] = []
     spent: float | None = 0.0
     within: set[nn.Module] = set()
     for module, names in module_names(model).items():
         name = names[0]
-        operations = None if counted is None else counted.get(name, 0)
+        operations = None if counted is None else counted.made.get(name, 0)
         if module in within and not operations and not isinstance(module, ApproxLayer):
             continue
         if isinstance(module, ApproxLayer):
@@ -288,7 +309,7 @@ def summary(model: nn.Module, *args: Any, **kwargs: Any) -> Summary:
         elif operations or _is_exact(module):
             if has_products(module):
                 within.update(module.modules())  # its parts are its own business
-            if module in ran and not operations:
+            if counted is not None and name in counted.ran and not operations:
                 operations = None  # it multiplies, but the counter did not see it
             relative, text = 1.0, (None, None, None)
         else:

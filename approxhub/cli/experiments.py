@@ -1,0 +1,90 @@
+"""What `evaluate` and `sweep` share: the experiment, given as functions of a module.
+
+Imports click; torch only when something is evaluated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from approxhub.cli.output import json_option, print_json, print_table, worst_code
+from approxhub.cli.progress import progress_bar
+
+if TYPE_CHECKING:
+    from approxhub.experiments import Results
+
+__all__ = ["experiment_options", "finish", "run"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def experiment_options(function: F) -> F:
+    """Give a command MODEL and the options that say how it is evaluated."""
+    made: Any = json_option(function)
+    for option in (
+        click.option(
+            "--seed",
+            default=0,
+            show_default=True,
+            type=click.IntRange(0, 2**32 - 1),
+            help="What torch, numpy and random are seeded with before each evaluation.",
+        ),
+        click.option(
+            "--mapping", metavar="NAME", help="The operand mapping, e.g. affine; else the default."
+        ),
+        click.option(
+            "--calibration",
+            metavar="TARGET",
+            help="Function that returns the batches to calibrate with.  "
+            "[default: calibration, in MODEL's module]",
+        ),
+        click.option(
+            "--evaluate",
+            "evaluator",
+            metavar="TARGET",
+            help="Function that takes a model and returns a number, or a mapping of names to "
+            "numbers.  [default: evaluate, in MODEL's module]",
+        ),
+        click.argument("model"),
+    ):
+        made = option(made)
+    return made  # type: ignore[no-any-return]
+
+
+def run(
+    model: str,
+    multipliers: Sequence[Any],
+    evaluator: str | None,
+    calibration: str | None,
+    *,
+    per_layer: Sequence[str] | None = None,
+    **options: Any,
+) -> Results:
+    """Find the functions of an experiment, and run it; progress goes to stderr."""
+    from approxhub.experiments import sensitivity, sweep, targets
+
+    module, _ = targets.split(model)
+    evaluate = targets.find(evaluator or f"{module}:evaluate")
+    net = targets.call(model)
+    batches = targets.call(calibration or f"{module}:calibration")
+    with progress_bar() as progress:
+        if per_layer is None:
+            return sweep(net, multipliers, evaluate, batches, progress=progress, **options)
+        return sensitivity(
+            net, multipliers, evaluate, batches, layers=per_layer, progress=progress, **options
+        )
+
+
+def finish(ctx: click.Context, results: Results, as_json: bool) -> None:
+    """Print results, say what failed, and leave with the worst code."""
+    for name, cause in results.failed:
+        click.echo(f"warning: left out {name}: {cause}", err=True)
+    if as_json:
+        print_json(results.to_json())
+    elif results.rows:
+        head, *rows = results.table()
+        print_table(head, rows)
+    ctx.exit(worst_code(cause for _, cause in results.failed))
