@@ -41,6 +41,7 @@ _HOMES = {
     "summary": "approxhub.model",
     "sensitivity": "approxhub.experiments",
     "sweep": "approxhub.experiments",
+    "synchronize_ranges": "approxhub.model",
     "use_backend": "approxhub.backends",
 }
 _MODULES = (
@@ -86,6 +87,7 @@ if TYPE_CHECKING:
     from approxhub.model import set_mode as set_mode
     from approxhub.model import set_multiplier as set_multiplier
     from approxhub.model import set_noise as set_noise
+    from approxhub.model import synchronize_ranges as synchronize_ranges
     from approxhub.model.summary import summary as summary
     from approxhub.multiplier import Multiplier as Multiplier
     from approxhub.multiplier import exact as exact

@@ -181,7 +181,7 @@ def bmm(a: Tensor, b: Tensor, multiplier: Multiplier | str) -> Tensor:
     """
     m = _resolved(multiplier)
     a, b = _narrow(a, m, "a"), _narrow(b, m, "b")
-    if a.dim() != 3 or b.dim() != 3 or len(a) != len(b) or a.shape[2] != b.shape[1]:
+    if a.dim() != 3 or b.dim() != 3 or a.shape[0] != b.shape[0] or a.shape[2] != b.shape[1]:
         raise InputError(f"bmm takes (B, M, K) x (B, K, N), got {_shape(a)} x {_shape(b)}")
     return batched_codes(a, b, register(m), accumulator_dtype(m, a.shape[2]))
 

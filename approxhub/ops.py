@@ -84,7 +84,7 @@ def multiplier_of(handle: str) -> Multiplier:
     if stored is None:
         raise MissingTableError(
             f"no multiplier with the content hash {handle!r} is loaded or cached; load the one "
-            "this program was made with first: approxhub.load(id)"
+            "this program was made with first, and hold it: m = approxhub.load(id)"
         )
     with _lock:
         _note(handle, stored)

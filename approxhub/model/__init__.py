@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from approxhub.model.calibration import calibrate
+from approxhub.model.calibration import calibrate, synchronize_ranges
 from approxhub.model.convert import approximate, leftovers, set_multiplier
 from approxhub.model.folding import fold_batch_norm
 from approxhub.model.leftovers import Leftover
@@ -33,4 +33,5 @@ __all__ = [
     "set_multiplier",
     "set_noise",
     "summary",
+    "synchronize_ranges",
 ]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -13,10 +14,13 @@ from torch import nn
 from approxhub.errors import CalibrationError, InputError
 from approxhub.model.layers import require_layers
 from approxhub.model.modes import mode
+from approxhub.quantization import MinMax
+from approxhub.quantization.ranks import all_reduce, in_a_group
 
-__all__ = ["calibrate"]
+__all__ = ["calibrate", "synchronize_ranges"]
 
 _log = logging.getLogger("approxhub")
+_NO_BATCH = "calibrate needs at least one batch; the iterable was empty"
 
 
 def _default_forward(model: nn.Module, batch: Any) -> Any:
@@ -33,11 +37,19 @@ def calibrate(
     *,
     calibrator: str | None = None,
     forward: Callable[[nn.Module, Any], Any] | None = None,
+    synchronize: bool = True,
 ) -> nn.Module:
     """Let a converted model's quantisers find their ranges, in place.
 
     Runs the float model on every batch, in evaluation mode and without gradients, and restores
     the model's own modes. Earlier ranges are forgotten.
+
+    Where :mod:`torch.distributed` is initialised all processes must call this, each with its own
+    batches, of which one may have more than another, or none. At the end what their calibrators
+    have seen is taken together, and all have the same ranges: those of one process that sees all
+    batches for ``minmax`` and the calibrators that count (``percentile``, ``mse``, ``entropy``),
+    the mean of the processes' averages for ``moving-average``, and for what a plug-in brings,
+    unless it is :class:`~approxhub.quantization.Mergeable`, the hull of the ranges.
 
     Parameters
     ----------
@@ -51,6 +63,8 @@ def calibrate(
         given. Layers keep it: training goes on with it.
     forward : callable, optional
         ``forward(model, batch)``, for models that take their input in another way.
+    synchronize : bool
+        Whether processes that have joined a group calibrate together, if there are any.
 
     Returns
     -------
@@ -62,8 +76,8 @@ def calibrate(
     InputError
         If `batches` is one tensor or one mapping.
     CalibrationError
-        If there is no batch, or a batch or weight holds NaN or infinity. The model is as it
-        was before then.
+        If there is no batch, or a batch or weight holds NaN or infinity, here or in another
+        process of the group. The model is as it was before then.
     ConversionError
         If the model has no approximate layer.
 
@@ -90,25 +104,37 @@ def calibrate(
     training = [(m, m.training) for m in model.modules()]
     for m, _ in training:
         m.training = False
+    together = synchronize and in_a_group()
+    data_quantizers = [q for layer in layers.values() for q in layer.data_quantizers()]
+    followed = [(q, q.synchronized) for q in data_quantizers]
     try:
+        for quantizer in data_quantizers:
+            quantizer.restart(calibrator)
+            quantizer.synchronized = False  # one process may have more batches than another
         for layer in layers.values():
-            for quantizer in layer.data_quantizers():
-                quantizer.restart(calibrator)
             layer._observing = True
-        seen = 0
-        with torch.no_grad(), mode(model, "float"):
-            for batch in batches:
-                run(model, batch)
-                seen += 1
-        if not seen:
-            raise CalibrationError("calibrate needs at least one batch; the iterable was empty")
-        for layer in layers.values():
-            layer.observe_weight()
+        with _agreement(together, data_quantizers[0].scale.device):
+            seen = 0
+            with torch.no_grad(), mode(model, "float"):
+                for batch in batches:
+                    run(model, batch)
+                    seen += 1
+            if not (seen or together):
+                raise CalibrationError(_NO_BATCH)
+            for layer in layers.values():
+                layer.observe_weight()
+        if together:
+            if not all_reduce(torch.tensor(seen, device=data_quantizers[0].scale.device), "sum"):
+                raise CalibrationError(_NO_BATCH)
+            for quantizer in data_quantizers:
+                quantizer.merge()
     except BaseException:
         for quantizer, state in kept:
             quantizer.__dict__.update(state)
         raise
     finally:
+        for quantizer, value in followed:
+            quantizer.synchronized = value
         for layer in layers.values():
             layer._observing = False
         for m, was in training:
@@ -121,3 +147,62 @@ def calibrate(
     if unseen:
         _log.warning("no batch reached these layers, they have no range yet: %s", ", ".join(unseen))
     return model
+
+
+@contextmanager
+def _agreement(together: bool, device: torch.device) -> Iterator[None]:
+    """Make an error of one process one of all, which would wait for it for ever."""
+    failed: Exception | None = None
+    try:
+        yield
+    except Exception as error:
+        if not together:
+            raise
+        failed = error
+    if together and all_reduce(torch.tensor(int(failed is not None), device=device), "max"):
+        raise failed or CalibrationError(
+            "calibration failed in another process of the group, which says why"
+        )
+
+
+def synchronize_ranges(model: nn.Module, on: bool = True) -> None:
+    """Let ranges follow the batches of all processes in training, as if they were one batch.
+
+    With data-parallel training each process sees its own part of a batch. Without this its ranges
+    are those of its own part, and models drift apart. With it each pass in training exchanges two
+    numbers for each quantiser, and every process has the ranges of one that trains on the whole
+    batch. As :class:`torch.nn.SyncBatchNorm`, it needs all processes to make the same passes.
+    Nothing happens where :mod:`torch.distributed` is not initialised, and in evaluation.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        A converted model, before or after it is wrapped.
+    on : bool
+        False lets each process go its own way again.
+
+    Raises
+    ------
+    InputError
+        If an activation's calibrator is neither ``moving-average`` nor ``minmax``.
+    ConversionError
+        If the model has no approximate layer.
+
+    Examples
+    --------
+    >>> import torch, approxhub as ah
+    >>> net = ah.approximate(torch.nn.Sequential(torch.nn.Linear(4, 2)), "drum:8s/k=4")
+    >>> ah.synchronize_ranges(net)
+    >>> net[0].input_quantizer.synchronized
+    True
+    """
+    layers = require_layers(model)
+    quantizers = [q for layer in layers.values() for q in layer.data_quantizers()]
+    for q in quantizers:
+        if on and not isinstance(q.calibrator, MinMax):
+            raise InputError(
+                f"calibrator {q.calibrator_name!r} cannot follow several processes in training; "
+                "calibrate with 'moving-average' or 'minmax' first"
+            )
+    for q in quantizers:
+        q.synchronized = on

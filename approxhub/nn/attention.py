@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Matmul", "MultiheadAttention", "ScaledDotProductAttention"]
 
+_Fits = list[tuple[tuple[int, ...], tuple[int, ...]]]
+
 
 class Matmul(ApproxLayer):
     """The matrix product of two activations, as :func:`torch.matmul`, through a multiplier.
@@ -422,9 +424,9 @@ device, dtype
                 key_padding_mask = key_padding_mask.unsqueeze(0)
         elif not self.batch_first:
             query, key, value = (t.transpose(0, 1) for t in (query, key, value))
-        if key.shape[:2] != value.shape[:2] or len(key) != len(query):
+        if key.shape[:2] != value.shape[:2] or key.shape[0] != query.shape[0]:
             raise InputError(
-                f"MultiheadAttention: {len(query)} queries do not fit keys of "
+                f"MultiheadAttention: {query.shape[0]} queries do not fit keys of "
                 f"{tuple(key.shape[:2])} and values of {tuple(value.shape[:2])}"
             )
         output, weights = self._attend(query, key, value, attn_mask, key_padding_mask)
@@ -446,7 +448,7 @@ device, dtype
         attn_mask: Tensor | None,
         key_padding_mask: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
-        batch = len(query)
+        batch = query.shape[0]  # not len: a compiler would take it for a constant
         q, k, v = (
             self.get_submodule(name)(t)
             for name, t in (("q_proj", query), ("k_proj", key), ("v_proj", value))
@@ -458,7 +460,7 @@ device, dtype
             )
         if self.add_zero_attn:
             k, v = (F.pad(t, (0, 0, 0, 1)) for t in (k, v))
-        shape = (len(q), self.num_heads, q.shape[1], k.shape[1])
+        shape = (batch, self.num_heads, q.shape[1], k.shape[1])
         mask = self._mask(attn_mask, key_padding_mask, shape, q.dtype)
         q, k, v = (
             t.unflatten(-1, (self.num_heads, self.head_dim)).transpose(1, 2) for t in (q, k, v)
@@ -483,22 +485,24 @@ device, dtype
         batch, heads, queries, keys = shape
         put_in = (self.bias_k is not None) + bool(self.add_zero_attn)
         total = None
-        checks: tuple[tuple[str, Tensor | None, dict[tuple[int, ...], tuple[int, ...]]], ...] = (
+        # For each mask the shapes that fit, and how it is seen then. In pairs: a size that is a
+        # symbol, in an export, cannot be a key.
+        checks: tuple[tuple[str, Tensor | None, _Fits], ...] = (
             ("attn_mask", attn_mask,
-             {(queries, keys - put_in): (queries, -1),
-              (batch * heads, queries, keys - put_in): (batch, heads, queries, -1)}),
+             [((queries, keys - put_in), (queries, -1)),
+              ((batch * heads, queries, keys - put_in), (batch, heads, queries, -1))]),
             ("key_padding_mask", key_padding_mask,
-             {(batch, keys - put_in): (batch, 1, 1, -1)}),
+             [((batch, keys - put_in), (batch, 1, 1, -1))]),
         )  # fmt: skip
         for name, mask, fits in checks:
             if mask is None:
                 continue
-            if tuple(mask.shape) not in fits:
+            wanted = next((seen for shape, seen in fits if tuple(mask.shape) == shape), None)
+            if wanted is None:
                 raise InputError(
-                    f"MultiheadAttention: {name} must be {' or '.join(map(str, fits))}, got "
-                    f"{tuple(mask.shape)}"
+                    f"MultiheadAttention: {name} must be "
+                    f"{' or '.join(str(shape) for shape, _ in fits)}, got {tuple(mask.shape)}"
                 )
-            wanted = fits[tuple(mask.shape)]
             mask = _added(mask, dtype) if mask.dtype == torch.bool else mask.to(dtype)
             mask = F.pad(mask, (0, put_in)).reshape(wanted)
             total = mask if total is None else total + mask

@@ -25,6 +25,7 @@ from approxhub.nn.gradients import (
     without_autocast,
 )
 from approxhub.nn.noise import Noise
+from approxhub.nn.recomputation import recomputing
 from approxhub.ops import accumulator_dtype, code_dtype, register
 from approxhub.quantization import CodeRange, OperandMapping, Quantizer
 
@@ -307,16 +308,8 @@ class ApproxLayer(nn.Module):
         self._fit_weight(self._quantized_weight())
 
     def _fit_weight(self, weight: Tensor) -> None:
-        if weight.is_meta:
-            return
-        quantizer = self.weight_quantizer
-        before = (quantizer.calibrator, quantizer.calibrated)
-        quantizer.restart()
-        try:
-            quantizer.observe(weight)
-        except Exception:
-            quantizer.calibrator, quantizer.calibrated = before
-            raise
+        if not weight.is_meta:
+            self.weight_quantizer.fit(_whole(weight))
 
     def train(self, mode: bool = True) -> ApproxLayer:
         """As :meth:`torch.nn.Module.train`; leaving training fits the weight quantiser."""
@@ -375,7 +368,7 @@ class ApproxLayer(nn.Module):
 
     def _run(self, x: Tensor, product: Product, w: Tensor, bias: Tensor | None) -> Tensor:
         """Quantise, multiply through the circuit, and come back to real numbers."""
-        if self.training:
+        if self.training and not recomputing():
             self._observe_operands(x, w)
         device = x.device.type
         # As torch: autocast leaves float64 alone.
@@ -521,6 +514,12 @@ class ApproxLayer(nn.Module):
         """The torch layer's, and multiplier, mapping and mode."""
         inner = super().extra_repr()
         return f"{inner}, multiplier={self._multiplier.id}, mapping={self._mapping}, {self._mode}"
+
+
+def _whole(weight: Tensor) -> Tensor:
+    """A weight of which this process may hold a shard only (FSDP2), in one piece."""
+    gather: Callable[[], Tensor] | None = getattr(weight.detach(), "full_tensor", None)
+    return weight if gather is None else gather()
 
 
 def _autocast(device: str) -> bool:

@@ -151,7 +151,7 @@ class _ConvTransposeNd(ImageLayer):
         if self.weight_quantizer.code_range.affine:
             groups, channels = product.groups, w_codes.shape[1]
             taps = torch.ones((1, *w_codes.shape[2:]), dtype=torch.int64, device=acc.device)
-            split = x_codes.reshape(len(x_codes), groups, channels, *x_codes.shape[2:])
+            split = x_codes.reshape(x_codes.shape[0], groups, channels, *x_codes.shape[2:])
             x_sums = _scattered(split.sum(2, dtype=torch.int64), taps, product)
             skipped = k - channels * _scattered(everywhere, taps, product)
             x_sums = x_sums + zero * skipped
@@ -179,7 +179,7 @@ def _scattered(x: Tensor, taps: Tensor, product: ConvTransposeProduct) -> Tensor
         (n - 1) * s + d * (k - 1) + 1 + extra
         for (n, s, d), k, extra in zip(steps, kernel, product.output_padding, strict=True)
     ]
-    out = x.new_zeros((len(x), max(x.shape[1], len(taps)), *whole))
+    out = x.new_zeros((x.shape[0], max(x.shape[1], taps.shape[0]), *whole))
     images = (slice(None), slice(None))
     for tap in itertools.product(*map(range, kernel)):
         where = tuple(

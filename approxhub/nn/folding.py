@@ -20,6 +20,7 @@ from approxhub.nn.conv import Conv1d, Conv2d, Conv3d
 from approxhub.nn.conv_transpose import ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
 from approxhub.nn.gradients import Product
 from approxhub.nn.linear import Linear
+from approxhub.nn.recomputation import recomputing
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -125,8 +126,9 @@ class _Normalized(ApproxLayer):
 
         Moves the running statistics too.
         """
-        with torch.no_grad():
-            self.norm(y)
+        if not recomputing():
+            with torch.no_grad():
+                self.norm(y)
         others = [d for d in range(y.dim()) if d != 1]
         var, mean = torch.var_mean(y.float(), others, correction=0)
         return self._affine_of(mean, var)

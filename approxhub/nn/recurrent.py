@@ -20,6 +20,7 @@ from approxhub.errors import InputError
 from approxhub.multiplier import Multiplier
 from approxhub.nn.base import ApproxLayer
 from approxhub.nn.composite import CompositeLayer, Projection, require_real
+from approxhub.nn.recomputation import recomputing
 from approxhub.quantization import OperandMapping
 
 if TYPE_CHECKING:
@@ -39,12 +40,23 @@ class StateProjection(Projection):
     """
 
     _seen: list[Tensor] | None = None
+    _used: dict[str, Tensor] | None = None  # by the last pass in training
 
     @contextmanager
     def one_pass(self) -> Iterator[None]:
         """Take the calls inside for the steps of one pass."""
+        if self.training and recomputing():
+            # This pass has moved the range that it used: it is computed again with the old one.
+            now = _copies(self.input_quantizer)
+            _restore(self.input_quantizer, self._used or now)
+            try:
+                yield
+            finally:
+                _restore(self.input_quantizer, now)
+            return
         if self.training and self.mode != "float":
             self.observe_weight()
+            self._used = _copies(self.input_quantizer)
         seen: list[Tensor] = []
         self._seen = seen
         try:
@@ -65,6 +77,15 @@ class StateProjection(Projection):
             super()._observe_operands(x, w)
         else:
             self._seen.append(x.detach())
+
+
+def _copies(quantizer: nn.Module) -> dict[str, Tensor]:
+    return {name: buffer.clone() for name, buffer in quantizer.named_buffers()}
+
+
+def _restore(quantizer: nn.Module, buffers: dict[str, Tensor]) -> None:
+    for name, buffer in quantizer.named_buffers():
+        buffer.copy_(buffers[name])
 
 
 # --- one step of each kind: gates of the input, state before -> state after --------------
@@ -324,12 +345,12 @@ class _Recurrent(CompositeLayer):
         step, outputs = self._step(end), list(gates)
         order = range(len(gates))
         for t in reversed(order) if reverse else order:
-            rows = len(gates[t])
+            rows = gates[t].shape[0]  # not len: a compiler would take it for a constant
             after = step(gates[t], tuple(s[:rows] for s in state))
             outputs[t] = after[0]
             # Sequences that have ended, or have not begun, keep their state.
             state = tuple(
-                a if rows == len(s) else torch.cat([a, s[rows:]])
+                a if rows == s.shape[0] else torch.cat([a, s[rows:]])
                 for a, s in zip(after, state, strict=True)
             )
         return torch.cat(outputs), state

@@ -7,6 +7,7 @@ from approxhub.quantization.learned import LearnedQuantizer, scale_parameters
 from approxhub.quantization.mapping import MAPPINGS, CodeRange, OperandMapping
 from approxhub.quantization.narrowing import Entropy, Percentile, SquaredError
 from approxhub.quantization.quantizer import Quantizer
+from approxhub.quantization.ranks import Mergeable
 from approxhub.quantization.scales import scale_and_zero_point
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "CodesAware",
     "Entropy",
     "LearnedQuantizer",
+    "Mergeable",
     "MinMax",
     "MovingAverage",
     "OperandMapping",

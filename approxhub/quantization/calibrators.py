@@ -9,6 +9,7 @@ from torch import Tensor
 
 from approxhub.errors import CalibrationError
 from approxhub.quantization.mapping import CodeRange
+from approxhub.quantization.ranks import all_reduce
 
 __all__ = ["Calibrator", "CodesAware", "MinMax", "MovingAverage"]
 
@@ -78,6 +79,15 @@ class MinMax:
             low, high = torch.minimum(low, before[0]), torch.maximum(high, before[1])
         self._range = low, high
 
+    def merge(self, like: Tensor) -> None:
+        """Take in the extremes that the other processes have seen."""
+        low, high = self._range or (
+            torch.full_like(like, torch.inf),
+            torch.full_like(like, -torch.inf),
+        )
+        low, high = all_reduce(low, "min"), all_reduce(high, "max")
+        self._range = (low, high) if bool((low <= high).all()) else None
+
     def range(self) -> tuple[Tensor, Tensor]:
         """The range so far.
 
@@ -125,3 +135,11 @@ class MovingAverage(MinMax):
             low = torch.lerp(before[0], low, self.momentum)
             high = torch.lerp(before[1], high, self.momentum)
         self._range = low, high
+
+    def merge(self, like: Tensor) -> None:
+        """Take the mean of the averages of all processes that have one."""
+        seen = self._range is not None
+        ends = torch.stack(self._range or (like, like)).to(torch.float32) * seen
+        count = all_reduce(torch.tensor(float(seen), device=like.device), "sum")
+        low, high = all_reduce(ends, "sum") / count.clamp(min=1)
+        self._range = (low, high) if bool(count) else None

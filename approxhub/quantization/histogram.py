@@ -7,6 +7,7 @@ from torch import Tensor
 
 from approxhub.errors import CalibrationError
 from approxhub.quantization.calibrators import extremes
+from approxhub.quantization.ranks import all_reduce
 
 __all__ = ["Histogram"]
 
@@ -62,6 +63,31 @@ class Histogram:
         self._counts += torch.bincount(
             bins.flatten(), minlength=self._counts.numel()
         ).reshape_as(self._counts)  # fmt: skip
+
+    def merge(self, like: Tensor) -> bool:
+        """Add the counts of all processes, some of which may have none.
+
+        Parameters
+        ----------
+        like : Tensor of float32
+            Gives shape and device of a range.
+
+        Returns
+        -------
+        bool
+            Whether any has counted anything.
+        """
+        rows = like.reshape(-1, 1)
+        if self._counts is None:
+            shape = (len(rows), 2 * _BINS + 1)
+            self._counts = torch.zeros(shape, dtype=torch.int64, device=like.device)
+            self._top = torch.zeros_like(rows, dtype=torch.int32)
+            self._low = torch.full_like(like, torch.inf)
+            self._high = torch.full_like(like, -torch.inf)
+        self._raise_top(all_reduce(self._top, "max"))
+        self._counts = all_reduce(self._counts, "sum")
+        self._low, self._high = all_reduce(self._low, "min"), all_reduce(self._high, "max")
+        return bool((self._low <= self._high).all())
 
     def _to(self, device: torch.device) -> None:
         assert self._counts is not None

@@ -48,6 +48,13 @@ class _FromHistogram:
             self._histogram = Histogram()
         self._histogram.observe(x, axis)
 
+    def merge(self, like: Tensor) -> None:
+        """Add what the other processes have counted."""
+        if self._histogram is None:
+            self._histogram = Histogram()
+        if not self._histogram.merge(like):
+            self._histogram = None
+
     def range(self) -> tuple[Tensor, Tensor]:
         """The range for all tensors so far.
 

@@ -10,14 +10,24 @@ from torch import Tensor, nn
 
 from approxhub.backends import real
 from approxhub.errors import CalibrationError, CheckpointError
-from approxhub.quantization.calibrators import Calibrator, CodesAware
+from approxhub.quantization.calibrators import Calibrator, CodesAware, MinMax, extremes
 from approxhub.quantization.mapping import CodeRange
 from approxhub.quantization.names import make_calibrator
+from approxhub.quantization.ranks import Mergeable, all_reduce, in_a_group
 from approxhub.quantization.scales import scale_and_zero_point
 
 __all__ = ["Quantizer"]
 
 _NOT_FINITE = "NaN or infinity reached a quantiser; no code stands for it"
+_NO_RANGE = "NaN or infinity in a tensor that a range is taken from; check inputs and weights"
+
+
+def _require(holds: Tensor, message: str) -> None:
+    """Refuse what does not hold; compiled code, which cannot branch on data, does so as it runs."""
+    if torch.compiler.is_compiling():
+        torch._assert_async(holds, message)
+    elif not (holds.is_meta or holds):
+        raise CalibrationError(message)
 
 
 class _FakeQuantize(torch.autograd.Function):
@@ -63,6 +73,9 @@ class Quantizer(nn.Module):
         The range that was found, shape () or (channels,).
     scale : Tensor of float32
     zero_point : Tensor of int32
+    synchronized : bool
+        Whether what it observes is that of all processes of a group; see
+        :func:`approxhub.synchronize`. A setting of this process, not part of the state.
 
     Examples
     --------
@@ -76,6 +89,7 @@ class Quantizer(nn.Module):
     calibrator_name: str
     calibrator: Calibrator
     calibrated: bool
+    synchronized: bool
     range_min: Tensor
     range_max: Tensor
     scale: Tensor
@@ -96,6 +110,7 @@ class Quantizer(nn.Module):
         self.code_range = codes
         self.axis = None if channels is None else axis
         self.power_of_two = power_of_two
+        self.synchronized = False
         self.restart(calibrator)
         self.register_buffer("range_min", torch.zeros(shape, device=device))
         self.register_buffer("range_max", torch.zeros(shape, device=device))
@@ -135,20 +150,57 @@ class Quantizer(nn.Module):
     def observe(self, x: Tensor) -> None:
         """Let the calibrator see a tensor, and take over its range.
 
+        Where :attr:`synchronized` is set it sees the smallest and largest value of all processes.
+
         Raises
         ------
         CalibrationError
             If `x` holds NaN or infinity; the state is unchanged then.
         """
-        if x.numel() == 0 or x.is_meta:
+        if x.is_meta:
             return
         x = x.detach().to(torch.float32)
-        if not torch.isfinite(x).all():
-            raise CalibrationError(
-                "NaN or infinity in a tensor that a range is taken from; check inputs and weights"
-            )
+        if self.synchronized and in_a_group():
+            x = self._extremes_of_all(x)
+        if x.numel() == 0:
+            return
+        _require(torch.isfinite(x).all(), _NO_RANGE)
         self.calibrator.observe(x, self.axis)
         self.set_range(*self.calibrator.range())
+
+    def _extremes_of_all(self, x: Tensor) -> Tensor:
+        """Smallest and largest value in any process, (2,) or with `axis` first; none is empty."""
+        if not isinstance(self.calibrator, MinMax):
+            raise CalibrationError(
+                f"calibrator {self.calibrator_name!r} cannot follow several processes in "
+                "training; use 'moving-average' or 'minmax'"
+            )
+        assert self.axis in (None, 0)
+        ends = torch.full((2, *self.range_min.shape), -torch.inf, device=x.device)
+        if x.numel():
+            low, high = extremes(x, self.axis)
+            # A maximum of NaN is whatever the library makes of it; infinity is refused as well.
+            ends = torch.stack([-low, high]).nan_to_num(nan=torch.inf, neginf=torch.inf)
+        negative, high = all_reduce(ends, "max")
+        return torch.stack([-negative, high], dim=-1)
+
+    @torch.no_grad()
+    def merge(self) -> None:
+        """Take in what this quantiser's like in all other processes have seen.
+
+        All processes of torch's default group must call this at once, and then have one range. A
+        calibrator that is not :class:`~approxhub.quantization.Mergeable` has the hull of ranges.
+        """
+        if isinstance(self.calibrator, Mergeable):
+            self.calibrator.merge(self.range_min)
+            if all_reduce(torch.tensor(self.calibrated, device=self.scale.device).int(), "max"):
+                self.set_range(*self.calibrator.range())
+            return
+        ends = torch.stack([-self.range_min, self.range_max])
+        negative, high = all_reduce(ends if self.calibrated else ends - torch.inf, "max")
+        if (-negative <= high).all():
+            self.set_range(-negative, high)
+            self.calibrator.resume(-negative, high)
 
     def fit(self, x: Tensor) -> None:
         """Forget what was seen, and fit the range to one tensor alone.
@@ -159,7 +211,10 @@ class Quantizer(nn.Module):
             If `x` holds NaN or infinity; the quantiser is unchanged then.
         """
         before = self.calibrator, self.calibrated
-        self.restart()
+        # Weights are fitted at every step: without looking up a name, if it can be done.
+        fresh = type(self.calibrator) is MinMax
+        self.calibrator = MinMax() if fresh else self._fresh(self.calibrator_name)
+        self.calibrated = False
         try:
             self.observe(x)
         except Exception:
@@ -183,7 +238,10 @@ class Quantizer(nn.Module):
                 f"a range of shape {tuple(self.scale.shape)} is needed, got {tuple(low.shape)} "
                 f"and {tuple(high.shape)}"
             )
-        if not (torch.isfinite(low) & torch.isfinite(high) & (low <= high)).all():
+        fits = (torch.isfinite(low) & torch.isfinite(high) & (low <= high)).all()
+        if torch.compiler.is_compiling():
+            _require(fits, "a range must be finite, and not upside down")
+        elif not fits:
             raise CalibrationError(f"not a range: {low.tolist()} to {high.tolist()}")
         self.range_min.copy_(low)
         self.range_max.copy_(high)
@@ -270,17 +328,10 @@ class Quantizer(nn.Module):
         """Codes after and before clamping."""
         self._require_range()
         x = x.to(torch.float32)
-        self._refuse_what_has_no_code(x)
+        _require(torch.isfinite(x).all(), _NOT_FINITE)
         free = torch.round(x / self._along(self.scale, x.dim()))
         free = free + self._along(self.zero_point, x.dim())
         return free.clamp(self.code_range.qmin, self.code_range.qmax), free
-
-    @staticmethod
-    def _refuse_what_has_no_code(x: Tensor) -> None:
-        if torch.compiler.is_compiling():
-            torch._assert_async(torch.isfinite(x).all(), _NOT_FINITE)
-        elif not (x.is_meta or torch.isfinite(x).all()):
-            raise CalibrationError(_NOT_FINITE)
 
     def dequantize(self, codes: Tensor) -> Tensor:
         """Real values of codes: ``(q - z) * s``, float32."""

@@ -560,11 +560,11 @@ def test_training_inside_inference_mode(kind, data):
 )
 @pytest.mark.filterwarnings("ignore")
 def test_compiled(fitted, data, backend):
-    """Compiled layers give the same bits and gradients, in evaluation and in training."""
+    """Compiled whole, layers give the same bits and gradients, in evaluation and training."""
     if backend == "inductor" and not (shutil.which("c++") or shutil.which("g++")):
         pytest.skip("no C++ compiler")
     torch._dynamo.reset()
-    compiled, x = torch.compile(fitted, backend=backend), data()
+    compiled, x = torch.compile(fitted, backend=backend, fullgraph=True), data()
     eager = copy.deepcopy(fitted)
     for _ in range(2):
         y, want = compiled(x), eager(x)

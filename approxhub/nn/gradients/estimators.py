@@ -161,7 +161,11 @@ class StraightThrough:
 
 def without_autocast(device: str) -> AbstractContextManager[Any]:
     """A context in which a type of device computes in the dtypes it is given."""
-    return nullcontext() if device == "meta" else torch.autocast(device, enabled=False)
+    # Only where there is one to leave: an exported program that has such a context in it cannot be
+    # loaded (torch 2.13).
+    if device == "meta" or not torch.is_autocast_enabled(device):
+        return nullcontext()
+    return torch.autocast(device, enabled=False)
 
 
 class ApproximateProduct(torch.autograd.Function):
