@@ -6,13 +6,20 @@ Imports click; the registry only while completing, and then neither torch nor h5
 from __future__ import annotations
 
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 import click
 from click.shell_completion import CompletionItem
 
-__all__ = ["cached_ids_argument", "complete_cached", "complete_known", "id_argument"]
+__all__ = [
+    "cached_ids_argument",
+    "complete_cached",
+    "complete_known",
+    "complete_source",
+    "id_argument",
+]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -34,12 +41,28 @@ def complete_known(
 def complete_cached(
     _ctx: click.Context, _param: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
-    """Ids in the cache that begin with a text."""
+    """Ids in the cache that begin with a text, and names that only one of them has."""
 
     def known() -> Iterable[str]:
+        from approxhub.ids import MultiplierId
         from approxhub.registry.store import Store
 
-        return Store().ids()
+        ids = Store().ids()
+        names = Counter(MultiplierId.parse(id).name for id in ids)
+        return [*ids, *(name for name, count in names.items() if count == 1)]
+
+    return _beginning(known, incomplete)
+
+
+def complete_source(
+    _ctx: click.Context, _param: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Sources of what has a name, families too, that begin with a text."""
+
+    def known() -> Iterable[str]:
+        from approxhub.registry.selection import known_entries
+
+        return {e.source for e in known_entries()}
 
     return _beginning(known, incomplete)
 

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 import click
 
+from approxhub.cli.arguments import complete_source
 from approxhub.cli.output import format_record, json_option, number, print_json, print_table
 from approxhub.registry.selection import COLUMNS, Query, Row, Selection, select
 
@@ -74,7 +75,12 @@ def _bound_options() -> list[Decorator]:
 
 
 _FILTERS: list[Decorator] = [
-    click.option("--source", metavar="NAME", help="Only those of this source or family."),
+    click.option(
+        "--source",
+        metavar="NAME",
+        shell_complete=complete_source,
+        help="Only those of this source or family.",
+    ),
     click.option("--release", metavar="NAME", help="Only those of this release."),
     click.option("--technology", metavar="NAME", help="Only those with costs in this technology."),
     click.option("--format", "formats", metavar="FORMAT", help="Operands, e.g. 8u, 12s or 8ux4u."),

@@ -230,13 +230,26 @@ def test_ids_complete(lab: Any) -> None:
 
 
 def test_own_and_cached_ids_complete(lab: Any) -> None:
-    """`remove` and `verify` offer what is cached, the others also what was imported."""
+    """`remove` and `verify` offer what is cached, by name if that tells it; the others all ids."""
     assert completed("remove", "lab:") == []
     load("mul4u_CUT")
     Store().put(Multiplier.from_table([[9, 0], [0, 1]], name="mine"))
-    assert completed("remove", "") == ["lab:r1/mul4u_CUT", "local:mine"]
-    assert completed("verify", "lab:r1/mul4u_") == ["lab:r1/mul4u_CUT"]
+    assert completed("remove", "l") == ["lab:r1/mul4u_CUT", "local:mine"]
+    assert completed("remove", "m") == ["mine", "mul4u_CUT"]
+    load("lab:r1/mul4u_TWO")
+    load("lab:r2/mul4u_TWO")
+    assert completed("remove", "mul4u_T") == []
+    assert completed("verify", "lab:r1/mul4u_C") == ["lab:r1/mul4u_CUT"]
     assert completed("info", "local:") == ["local:mine"]
+
+
+def test_sources_complete(lab: Any) -> None:
+    """A source or family completes where one is asked for; what is imported is one, once it is."""
+    assert completed("list", "--source", "dr") == ["drum"]
+    assert completed("search", "x", "--source", "la") == ["lab"]
+    assert completed("list", "--source", "lo") == []
+    Store().put(Multiplier.from_table([[9, 0], [0, 1]], name="mine"))
+    assert completed("list", "--source", "lo") == ["local"]
 
 
 def test_completion_never_raises(lab: Any, monkeypatch: pytest.MonkeyPatch) -> None:
