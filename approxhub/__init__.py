@@ -32,8 +32,10 @@ _HOMES = {
     "approximate": "approxhub.model",
     "calibrate": "approxhub.model",
     "capture_statistics": "approxhub.model",
+    "compensate": "approxhub.model",
     "fold_batch_norm": "approxhub.model",
     "mode": "approxhub.model",
+    "reestimate_batch_norm": "approxhub.model",
     "set_mode": "approxhub.model",
     "set_gradient": "approxhub.model",
     "set_multiplier": "approxhub.model",
@@ -81,8 +83,10 @@ if TYPE_CHECKING:
     from approxhub.model import approximate as approximate
     from approxhub.model import calibrate as calibrate
     from approxhub.model import capture_statistics as capture_statistics
+    from approxhub.model import compensate as compensate
     from approxhub.model import fold_batch_norm as fold_batch_norm
     from approxhub.model import mode as mode
+    from approxhub.model import reestimate_batch_norm as reestimate_batch_norm
     from approxhub.model import set_gradient as set_gradient
     from approxhub.model import set_mode as set_mode
     from approxhub.model import set_multiplier as set_multiplier

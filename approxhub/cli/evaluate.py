@@ -31,14 +31,14 @@ from approxhub.cli.output import examples
 @click.pass_context
 def command(
     ctx: click.Context,
+    /,
     model: str,
     multiplier: str | None,
     layers: tuple[str, ...],
     evaluator: str | None,
     calibration: str | None,
-    mapping: str | None,
-    seed: int,
     as_json: bool,
+    **options: Any,
 ) -> None:
     """Evaluate a model of yours with a multiplier.
 
@@ -52,7 +52,7 @@ def command(
     chosen: Any = multiplier if multiplier is not None else dict(map(_assignment, layers))
     finish(
         ctx,
-        run(model, [chosen], evaluator, calibration, mapping=mapping, seed=seed),
+        run(model, [chosen], evaluator, calibration, **options),
         as_json,
     )
 

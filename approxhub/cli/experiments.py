@@ -33,6 +33,16 @@ def experiment_options(function: F) -> F:
             help="What torch, numpy and random are seeded with before each evaluation.",
         ),
         click.option(
+            "--reestimate-batch-norm",
+            is_flag=True,
+            help="Take the statistics of batch normalisation anew through the multiplier.",
+        ),
+        click.option(
+            "--compensate",
+            is_flag=True,
+            help="Fold the multiplier's mean error into the biases, per channel.",
+        ),
+        click.option(
             "--mapping", metavar="NAME", help="The operand mapping, e.g. affine; else the default."
         ),
         click.option(

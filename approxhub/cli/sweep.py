@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -48,6 +49,7 @@ from approxhub.cli.output import examples
 @click.pass_context
 def command(
     ctx: click.Context,
+    /,
     model: str,
     ids: tuple[str, ...],
     path: Path | None,
@@ -57,9 +59,8 @@ def command(
     plot: Path | None,
     evaluator: str | None,
     calibration: str | None,
-    mapping: str | None,
-    seed: int,
     as_json: bool,
+    **options: Any,
 ) -> None:
     """Evaluate a model of yours with many multipliers; goes on where it was stopped.
 
@@ -81,7 +82,7 @@ def command(
     results = run(
         model, wanted, evaluator, calibration,
         per_layer=(layers or ("*",)) if per_layer else None,
-        path=path, mapping=mapping, seed=seed, skip_failures=keep_going,
+        path=path, skip_failures=keep_going, **options,
     )  # fmt: skip
     if plot is not None and results.rows:
         results.plot(plot)

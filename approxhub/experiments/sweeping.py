@@ -30,6 +30,7 @@ from approxhub.errors import (
     InputError,
 )
 from approxhub.experiments.ledger import Ledger, Setting, stem
+from approxhub.experiments.preparation import Preparation
 from approxhub.experiments.result import Result, Results
 from approxhub.experiments.trials import Assignment, Trial, choose, one_by_one
 from approxhub.model.calibration import calibrate
@@ -56,6 +57,8 @@ def sweep(
     *,
     path: str | os.PathLike[str] | None = None,
     mapping: OperandMapping | str | None = None,
+    compensate: bool = False,
+    reestimate_batch_norm: bool = False,
     seed: int = 0,
     forward: Callable[[nn.Module, Any], Any] | None = None,
     skip_failures: bool = False,
@@ -82,7 +85,8 @@ def sweep(
         be finite.
     calibration : iterable, optional
         Batches as :func:`approxhub.calibrate` takes them. Needed unless the model is converted
-        and calibrated.
+        and calibrated. In a group of processes each calibrates by itself here; for common ranges
+        calibrate before.
     path : path, optional
         Keep the rows in `path` + ``.json`` and, the same, in `path` + ``.csv``. Each row is kept
         as soon as it is finished, whole or not at all; a sweep that was stopped or killed goes
@@ -90,6 +94,12 @@ def sweep(
     mapping : OperandMapping or str, optional
         The operand mapping; when not given the converted model's where it fits, else each
         multiplier's default.
+    compensate : bool
+        Fold each multiplier's mean error into the biases, see :func:`approxhub.compensate`. Takes
+        one more pass over `calibration` for each format and mapping, resumed or not.
+    reestimate_batch_norm : bool
+        Take the statistics of batch normalisation anew for each multiplier, see
+        :func:`approxhub.reestimate_batch_norm`: one more pass for each. After `compensate`.
     seed : int
         What torch, numpy and random are seeded with before each evaluation; the caller's
         generators are left as they are.
@@ -137,7 +147,8 @@ def sweep(
     'exact:8s'
     """
     return _run(
-        model, multipliers, evaluate, calibration, None, path=path, mapping=mapping, seed=seed,
+        model, multipliers, evaluate, calibration, None, path=path, mapping=mapping,
+        compensate=compensate, reestimate_batch_norm=reestimate_batch_norm, seed=seed,
         forward=forward, skip_failures=skip_failures, progress=progress, options=options,
     )  # fmt: skip
 
@@ -151,6 +162,8 @@ def sensitivity(
     layers: str | Sequence[str] = "*",
     path: str | os.PathLike[str] | None = None,
     mapping: OperandMapping | str | None = None,
+    compensate: bool = False,
+    reestimate_batch_norm: bool = False,
     seed: int = 0,
     forward: Callable[[nn.Module, Any], Any] | None = None,
     skip_failures: bool = False,
@@ -164,7 +177,8 @@ def sensitivity(
 
     Parameters
     ----------
-    model, evaluate, calibration, path, mapping, seed, forward, skip_failures, progress, **options
+    model, evaluate, calibration, path, mapping, compensate, reestimate_batch_norm, seed, forward, \
+skip_failures, progress, **options
         As in :func:`sweep`.
     multipliers : iterable of str or Multiplier
         Each is tried in each layer.
@@ -196,7 +210,8 @@ def sensitivity(
     """
     patterns = [layers] if isinstance(layers, str) else list(layers)
     return _run(
-        model, multipliers, evaluate, calibration, patterns, path=path, mapping=mapping, seed=seed,
+        model, multipliers, evaluate, calibration, patterns, path=path, mapping=mapping,
+        compensate=compensate, reestimate_batch_norm=reestimate_batch_norm, seed=seed,
         forward=forward, skip_failures=skip_failures, progress=progress, options=options,
     )  # fmt: skip
 
@@ -210,6 +225,8 @@ def _run(
     *,
     path: str | os.PathLike[str] | None,
     mapping: OperandMapping | str | None,
+    compensate: bool,
+    reestimate_batch_norm: bool,
     seed: int,
     forward: Callable[[nn.Module, Any], Any] | None,
     skip_failures: bool,
@@ -223,12 +240,14 @@ def _run(
         raise InputError(f"seed must be a whole number from 0 to 2**32 - 1, got {seed!r}")
     if isinstance(mapping, str):
         mapping = OperandMapping.parse(mapping)
+    preparation = Preparation(compensate, reestimate_batch_norm, calibration, forward)
     trials, failed = choose(multipliers, mapping)
     if failed and not (skip_failures and trials):
         raise max((error for _, error in failed), key=lambda error: error.exit_code)
     said = progress if callable(progress) else _print if progress else _silent
     with Ledger.opened(None if path is None else stem(path)) as ledger:
         prepared = _prepare(model, trials, calibration, mapping, forward, options, ledger, said)
+        preparation.check(prepared.model)
         if layers is not None:
             trials = one_by_one(prepared.model, trials, layers)
         results = Results([], failed, ledger.path)
@@ -236,7 +255,7 @@ def _run(
             what = trial.name if trial.layer is None else f"{trial.name} in {trial.layer}"
             said(done, len(trials), what)
             try:
-                row = _evaluate(prepared, trial, evaluate, seed, ledger)
+                row = _evaluate(prepared, trial, preparation, evaluate, seed, ledger)
             except ApproxHubError as error:
                 lost = isinstance(error, ExperimentError) and not isinstance(error, EvaluationError)
                 if lost or not skip_failures:
@@ -358,7 +377,7 @@ def _calibrate(
     # A tensor or a mapping instead of batches of them is `calibrate`'s to refuse.
     wrong = isinstance(batches, (Tensor, Mapping)) or not isinstance(batches, Iterable)
     with _explained(model, kept):
-        calibrate(model, batches if wrong else noting(), forward=forward)
+        calibrate(model, batches if wrong else noting(), forward=forward, synchronize=False)
         if forward is not None:
             return None
         (batch,) = kept
@@ -467,15 +486,22 @@ def fingerprint(model: nn.Module) -> str:
 
 
 def _evaluate(
-    prepared: _Prepared, trial: Trial, evaluate: Evaluator, seed: int, ledger: Ledger
+    prepared: _Prepared,
+    trial: Trial,
+    preparation: Preparation,
+    evaluate: Evaluator,
+    seed: int,
+    ledger: Ledger,
 ) -> Result:
     """The row of a trial: the one that is kept, or a new one."""
     model = copy.deepcopy(prepared.model)
     trial.apply(model)
-    found = _described(prepared, trial, model, seed)
+    found = _described(prepared, trial, preparation, model, seed)
     kept = next((row for row in ledger.rows if row.key == found.key), None)
     if kept is not None:
         return kept
+    if trial.first is not None:
+        preparation.apply(model)
     with _seeded(seed, model):
         try:
             value = evaluate(model)
@@ -489,7 +515,9 @@ def _evaluate(
     return row
 
 
-def _described(prepared: _Prepared, trial: Trial, model: nn.Module, seed: int) -> Result:
+def _described(
+    prepared: _Prepared, trial: Trial, preparation: Preparation, model: nn.Module, seed: int
+) -> Result:
     """The row of a trial, without metrics."""
     layers = [] if trial.first is None else list(approx_layers(model).values())
     return Result(
@@ -498,8 +526,8 @@ def _described(prepared: _Prepared, trial: Trial, model: nn.Module, seed: int) -
         mapping=_distinct(layer.mapping for layer in layers),
         datapath=_distinct(getattr(layer, "datapath", "") for layer in layers),
         seed=seed,
-        compensated=False,
-        batch_norm_reestimated=False,
+        compensated=bool(layers) and preparation.compensate,
+        batch_norm_reestimated=bool(layers) and preparation.reestimate_batch_norm,
         metrics={},
         relative_energy=summarize(model, prepared.counted).relative_energy if layers else None,
         identities=trial.identities,

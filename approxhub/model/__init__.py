@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from approxhub.model.calibration import calibrate, synchronize_ranges
+from approxhub.model.compensation import compensate
 from approxhub.model.convert import approximate, leftovers, set_multiplier
 from approxhub.model.folding import fold_batch_norm
 from approxhub.model.leftovers import Leftover
 from approxhub.model.modes import mode, set_gradient, set_mode
+from approxhub.model.normalization import reestimate_batch_norm
 from approxhub.model.statistics import (
     AccumulatedError,
     LayerStatistics,
@@ -24,10 +26,12 @@ __all__ = [
     "approximate",
     "calibrate",
     "capture_statistics",
+    "compensate",
     "count_operations",
     "fold_batch_norm",
     "leftovers",
     "mode",
+    "reestimate_batch_norm",
     "set_gradient",
     "set_mode",
     "set_multiplier",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,10 +17,10 @@ from approxhub.model.modes import mode
 from approxhub.quantization import MinMax
 from approxhub.quantization.ranks import all_reduce, in_a_group
 
-__all__ = ["calibrate", "synchronize_ranges"]
+__all__ = ["calibrate", "require_batches", "run_batches", "synchronize_ranges"]
 
 _log = logging.getLogger("approxhub")
-_NO_BATCH = "calibrate needs at least one batch; the iterable was empty"
+_NO_BATCH = "at least one batch is needed; the iterable was empty"
 
 
 def _default_forward(model: nn.Module, batch: Any) -> Any:
@@ -90,20 +90,12 @@ def calibrate(
     torch.Size([3, 2])
     """
     layers = require_layers(model)
-    if isinstance(batches, (torch.Tensor, Mapping)) or not isinstance(batches, Iterable):
-        raise InputError(
-            f"calibrate takes an iterable of batches, got {type(batches).__name__}; "
-            "for a single batch x write [x]"
-        )
-    run = forward or _default_forward
+    require_batches(batches)
     kept = [
         (q, copy.deepcopy(q.__dict__))
         for layer in layers.values()
         for q in {*layer.data_quantizers(), layer.weight_quantizer}
     ]
-    training = [(m, m.training) for m in model.modules()]
-    for m, _ in training:
-        m.training = False
     together = synchronize and in_a_group()
     data_quantizers = [q for layer in layers.values() for q in layer.data_quantizers()]
     followed = [(q, q.synchronized) for q in data_quantizers]
@@ -114,13 +106,8 @@ def calibrate(
         for layer in layers.values():
             layer._observing = True
         with _agreement(together, data_quantizers[0].scale.device):
-            seen = 0
-            with torch.no_grad(), mode(model, "float"):
-                for batch in batches:
-                    run(model, batch)
-                    seen += 1
-            if not (seen or together):
-                raise CalibrationError(_NO_BATCH)
+            with mode(model, "float"):
+                seen = run_batches(model, batches, forward, least=0 if together else 1)
             for layer in layers.values():
                 layer.observe_weight()
         if together:
@@ -137,8 +124,6 @@ def calibrate(
             quantizer.synchronized = value
         for layer in layers.values():
             layer._observing = False
-        for m, was in training:
-            m.training = was
     unseen = [
         name
         for name, layer in layers.items()
@@ -206,3 +191,55 @@ def synchronize_ranges(model: nn.Module, on: bool = True) -> None:
             )
     for q in quantizers:
         q.synchronized = on
+
+
+def require_batches(batches: Any) -> None:
+    """Refuse one batch in place of several.
+
+    Raises
+    ------
+    InputError
+        If that is what it is.
+    """
+    if isinstance(batches, (torch.Tensor, Mapping)) or not isinstance(batches, Iterable):
+        raise InputError(
+            f"an iterable of batches is needed, got {type(batches).__name__}; "
+            "for a single batch x write [x]"
+        )
+
+
+def run_batches(
+    model: nn.Module,
+    batches: Iterable[Any],
+    forward: Callable[[nn.Module, Any], Any] | None = None,
+    training: Collection[nn.Module] = (),
+    least: int = 1,
+) -> int:
+    """Run a model on batches without gradients, in evaluation but for the modules in `training`.
+
+    Its own modes come back. Returns how many batches there were.
+
+    Raises
+    ------
+    InputError
+        If it is one batch.
+    CalibrationError
+        If there are fewer than `least`.
+    """
+    require_batches(batches)
+    run = forward or _default_forward
+    before = [(m, m.training) for m in model.modules()]
+    for m, _ in before:
+        m.training = m in training
+    try:
+        seen = 0
+        with torch.no_grad():
+            for batch in batches:
+                run(model, batch)
+                seen += 1
+    finally:
+        for m, was in before:
+            m.training = was
+    if seen < least:
+        raise CalibrationError(_NO_BATCH)
+    return seen

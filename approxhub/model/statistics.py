@@ -7,9 +7,11 @@ accumulated error follow for any multiplier, without running the network again.
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -75,6 +77,8 @@ class LayerStatistics:
         Formats of the codes of activations and weights.
     fields : int
         How many receptive fields to sample: the activations of one sum.
+    taps : bool
+        Whether to count what each weight of an output channel meets, by itself.
 
     Attributes
     ----------
@@ -85,16 +89,31 @@ class LayerStatistics:
     fields : ndarray of int64, (fields, 2**a.bits)
         Counts within each sampled receptive field, padding included; drawn with equal
         probability from all sums of all passes.
+    taps : ndarray of int64, (taps, 2**a.bits), or None
+        Counts for each input channel and each place in the kernel (so many as weights of an
+        output channel, times the groups), padding included. None if they were not asked for, or
+        in a product of two activations.
     terms : int
         Products in each sum.
     """
 
-    def __init__(self, mapping: OperandMapping, a: OperandFormat, b: OperandFormat, fields: int):
+    def __init__(
+        self,
+        mapping: OperandMapping,
+        a: OperandFormat,
+        b: OperandFormat,
+        fields: int,
+        taps: bool = False,
+    ):
         self.mapping, self.a, self.b = mapping, a, b
         self.activations: Counts = np.zeros(a.size, np.int64)
         self.weights: Counts = np.zeros(b.size, np.int64)
         self.fields: Counts = np.zeros((fields, a.size), np.int64)
+        self.taps: Counts | None = None
         self.terms = 0
+        self._wants_taps = taps
+        self._weight_codes: Tensor | None = None
+        self._groups, self._sums = 1, 0  # of each output channel
         self._seen = 0
         self._generator = torch.Generator().manual_seed(0)
 
@@ -117,6 +136,8 @@ class LayerStatistics:
         self.activations += _histogram(x, self.a)
         self.weights += _histogram(w, self.b)
         self.terms = max(self.terms, product.terms(w))
+        if self._wants_taps:
+            self._observe_taps(x, w, product, zero)
         count = len(self.fields)
         if not count:
             return
@@ -127,6 +148,19 @@ class LayerStatistics:
         new = torch.rand(count, generator=self._generator, dtype=torch.float64) < sums / total
         self.fields[new.numpy()] = drawn[new.numpy()]
         self._seen = total
+
+    def _observe_taps(self, x: Tensor, w: Tensor, product: Product, zero: Tensor) -> None:
+        found = tap_counts(product, x, w, zero, self.a)
+        if found is None:
+            return
+        if self._weight_codes is None:
+            self._weight_codes, self._groups = w.clone(), found.groups
+            self.taps = np.zeros_like(found.counts)
+        elif not torch.equal(self._weight_codes, w):
+            raise CalibrationError("the weights changed while their products were counted")
+        assert self.taps is not None
+        self.taps += found.counts
+        self._sums += found.sums
 
     # --- predicting ------------------------------------------------------------------
 
@@ -198,6 +232,46 @@ class LayerStatistics:
         mean = float(means.mean())
         variance = float((variances + means**2).mean()) - mean**2
         return AccumulatedError(mean, max(0.0, variance) ** 0.5, self.terms)
+
+    def channel_means(self, multiplier: Multiplier | str) -> Array | None:
+        """Mean accumulated error of each output channel, exactly, over the sums that were seen.
+
+        Parameters
+        ----------
+        multiplier : Multiplier or str
+            Any one that fits the layer's mapping, with operands of the same formats.
+
+        Returns
+        -------
+        ndarray of float64, (channels,), or None
+            In products of codes; None for a product of two activations, which has no channels.
+
+        Raises
+        ------
+        InputError
+            If taps were not counted.
+        CalibrationError
+            If no pass reached the layer.
+        MappingError, TableError
+            As :meth:`error`.
+        """
+        if not self._wants_taps:
+            raise InputError("taps were not counted; capture with taps=True")
+        if not self.activations.any():
+            raise CalibrationError(
+                "no forward pass reached this layer while statistics were captured"
+            )
+        if self.taps is None or self._weight_codes is None:
+            return None
+        # In float64 these are integers, exactly, below 2^53.
+        errors = (self.taps.astype(np.float64) @ self._errors(multiplier)).reshape(
+            self._groups, -1, self.b.size
+        )
+        patterns = (self._weight_codes.flatten(1).to(torch.int64) & (self.b.size - 1)).cpu().numpy()
+        within = len(patterns) // self._groups
+        places = np.arange(patterns.shape[1])
+        sums = [errors[o // within, places, row].sum() for o, row in enumerate(patterns)]
+        return np.asarray(sums, dtype=np.float64) / self._sums
 
     def _errors(self, multiplier: Multiplier | str) -> Array:
         m = _resolved(multiplier)
@@ -347,12 +421,133 @@ def _spread(t: Tensor, d: int, dims: int) -> Tensor:
     return t.reshape(len(t), 1, *shape)
 
 
+# --- taps ------------------------------------------------------------------------------
+
+_MOST_COUNTERS = 1 << 27
+
+
+class Taps(NamedTuple):
+    """What each weight of an output channel met, in one pass.
+
+    Parameters
+    ----------
+    counts : ndarray of int64, (taps, codes)
+        Taps of one input channel are neighbours.
+    sums : int
+        Sums of each output channel.
+    groups : int
+    """
+
+    counts: Counts
+    sums: int
+    groups: int
+
+
+@functools.singledispatch
+def tap_counts(
+    product: Product, x: Tensor, w: Tensor, zero: Tensor, f: OperandFormat
+) -> Taps | None:
+    """Count the activations that each weight of an output channel meets.
+
+    Parameters
+    ----------
+    product : Product
+    x, w : Tensor of integers
+        Codes of activations and weights.
+    zero : Tensor of one integer
+        The code of padding.
+    f : OperandFormat
+        Of the activations.
+
+    Returns
+    -------
+    Taps or None
+        None where there are no weights.
+
+    Raises
+    ------
+    InputError
+        If the product is of a kind that a plug-in brought, or there are too many to count.
+    """
+    raise InputError(
+        f"what the weights of a {type(product).__name__} meet is not known; skip that layer"
+    )
+
+
+@tap_counts.register(BatchedProduct)
+def _(product: Product, x: Tensor, w: Tensor, zero: Tensor, f: OperandFormat) -> None:
+    return None
+
+
+@tap_counts.register(LinearProduct)
+def _(product: Product, x: Tensor, w: Tensor, zero: Tensor, f: OperandFormat) -> Taps:
+    rows = x.reshape(-1, x.shape[-1])
+    _check_counters(rows.shape[1], f)
+    return Taps(_histograms(rows.t(), None, f), len(rows), 1)
+
+
+@tap_counts.register(ConvProduct)
+def _(product: ConvProduct, x: Tensor, w: Tensor, zero: Tensor, f: OperandFormat) -> Taps:
+    padded, kernel = F.pad(x, product.padding, value=int(zero)), tuple(w.shape[2:])
+    outside = None
+    if getattr(product, "skip", False):  # no product where there is padding
+        outside = F.pad(torch.zeros_like(x, dtype=torch.bool), product.padding, value=True)
+    steps = list(zip(kernel, product.stride, product.dilation, strict=True))
+    size = [
+        (n - d * (k - 1) - 1) // s + 1 for n, (k, s, d) in zip(padded.shape[2:], steps, strict=True)
+    ]
+    _check_counters(x.shape[1] * int(np.prod(kernel)), f)
+    found = []
+    for tap in itertools.product(*map(range, kernel)):
+        where = (slice(None), slice(None), *(
+            slice(t * d, t * d + s * (n - 1) + 1, s)
+            for t, (_, s, d), n in zip(tap, steps, size, strict=True)
+        ))  # fmt: skip
+        present = None if outside is None else ~_by_channel(outside[where])
+        found.append(_histograms(_by_channel(padded[where]), present, f))
+    counts = np.stack(found, axis=1).reshape(-1, f.size)
+    return Taps(counts, len(x) * int(np.prod(size)), product.groups)
+
+
+@tap_counts.register(ConvTransposeProduct)
+def _(product: ConvTransposeProduct, x: Tensor, w: Tensor, zero: Tensor, f: OperandFormat) -> Taps:
+    kernel, shape = tuple(w.shape[2:]), x.shape[2:]
+    steps = list(zip(kernel, product.stride, product.padding, product.dilation, strict=True))
+    out = [
+        (n - 1) * s - 2 * p + d * (k - 1) + extra + 1
+        for n, (k, s, p, d), extra in zip(shape, steps, product.output_padding, strict=True)
+    ]
+    _check_counters(x.shape[1] * int(np.prod(kernel)), f)
+    found = []
+    for tap in itertools.product(*map(range, kernel)):
+        where: list[slice] = [slice(None), slice(None)]
+        for t, (_, s, p, d), n, o in zip(tap, steps, shape, out, strict=True):
+            # An activation at i gives a product at i * s - p + t * d, if that is in the output.
+            first = max(0, -(-(p - t * d) // s))
+            where.append(slice(first, max(first, min(n, (o - 1 + p - t * d) // s + 1))))
+        found.append(_histograms(_by_channel(x[tuple(where)]), None, f))
+    counts = np.stack(found, axis=1).reshape(-1, f.size)
+    return Taps(counts, len(x) * int(np.prod(out)), product.groups)
+
+
+def _by_channel(x: Tensor) -> Tensor:
+    """(N, C, ...) as (C, ...)."""
+    return x.transpose(0, 1).reshape(x.shape[1], -1)
+
+
+def _check_counters(taps: int, f: OperandFormat) -> None:
+    if taps * f.size > _MOST_COUNTERS:
+        raise InputError(
+            f"{taps:,} weights of a channel and {f.size:,} codes are too many to count them apart"
+        )
+
+
 # --- models ----------------------------------------------------------------------------
 
 
 @contextmanager
 def capture_statistics(
-    model: nn.Module, *, fields: int = 512
+    model: nn.Module, *, fields: int = 512, taps: bool = False
 ) -> Iterator[Mapping[str, LayerStatistics]]:
     """Count the operands' codes of every approximate layer, in all forward passes inside.
 
@@ -365,6 +560,9 @@ def capture_statistics(
         A converted, calibrated model.
     fields : int
         Receptive fields to sample in each layer; 0 for none.
+    taps : bool
+        Whether to count what each weight meets, apart, as :func:`compensate` needs it: a counter
+        for each code and each weight of an output channel.
 
     Yields
     ------
@@ -399,7 +597,7 @@ def capture_statistics(
         raise InputError("statistics of this model are being captured already")
     found = {
         name: LayerStatistics(
-            layer.mapping, layer.effective_multiplier.a, layer.effective_multiplier.b, fields
+            layer.mapping, layer.effective_multiplier.a, layer.effective_multiplier.b, fields, taps
         )
         for name, layer in layers.items()
     }

@@ -128,6 +128,8 @@ class ApproxLayer(nn.Module):
         What a forward pass does.
     noise : Noise or None
         What mode ``'noise'`` adds to exact products.
+    compensation : Tensor of float32, (channels,), or None
+        What mode ``'approximate'`` adds with the bias; see :func:`approxhub.compensate`.
     input_quantizer, weight_quantizer : Quantizer
     """
 
@@ -136,6 +138,7 @@ class ApproxLayer(nn.Module):
     input_quantizer: Quantizer
     weight_quantizer: Quantizer
     noise: Noise | None
+    compensation: Tensor | None
 
     _channel_dim: ClassVar[int] = -1
     # Sees the codes of a pass, where somebody captures statistics.
@@ -162,6 +165,8 @@ class ApproxLayer(nn.Module):
         self.set_gradient(gradient)
         self.mode = mode
         self.noise = None
+        self.register_buffer("compensation", None)
+        self._compensated: str | None = None
         self._observing = False
         self._make_quantizers(x_codes, w_codes, calibrator, per_channel)
         self.observe_weight()
@@ -297,6 +302,32 @@ class ApproxLayer(nn.Module):
         self._gradient: Gradient = made
         self.gradient = gradient if isinstance(gradient, str) else repr(gradient)
 
+    def set_compensation(self, shift: Tensor | None) -> None:
+        """Add something with the bias, in mode ``'approximate'`` with the present multiplier.
+
+        Parameters
+        ----------
+        shift : Tensor of float32, (channels,), or None
+            For each output channel; None for nothing. With another multiplier or mapping it has
+            no effect.
+        """
+        self.compensation = shift
+        self._compensated = None if shift is None else self._circuit()
+
+    def _circuit(self) -> str:
+        """What a compensation is for."""
+        return f"{self._multiplier.identity} {self._mapping}"
+
+    def _with_compensation(self, bias: Tensor | None) -> Tensor | None:
+        if (
+            self.compensation is None
+            or self._mode != "approximate"
+            or self._compensated != self._circuit()
+        ):
+            return bias
+        shift = self.compensation.to(torch.float32)
+        return shift if bias is None else bias + shift
+
     def observe_weight(self) -> None:
         """Fit the weight quantiser to the weights as they are now.
 
@@ -376,7 +407,7 @@ class ApproxLayer(nn.Module):
         out_dtype = torch.get_autocast_dtype(device) if autocast else x.dtype
         needs_grad = torch.is_grad_enabled() and (x.requires_grad or w.requires_grad)
         with without_autocast(device):
-            bias = None if bias is None else bias.to(torch.float32)
+            bias = self._with_compensation(None if bias is None else bias.to(torch.float32))
             # A bias with a gradient is added where autograd sees it.
             later = needs_grad or (bias is not None and bias.requires_grad)
             m = self.effective_multiplier
@@ -468,6 +499,8 @@ class ApproxLayer(nn.Module):
             "calibrators": {n: getattr(self, n).calibrator_name for n in _QUANTIZERS},
             "calibrated": {n: getattr(self, n).calibrated for n in _QUANTIZERS},
         }
+        if self._compensated is not None:
+            state["compensated"] = self._compensated
         return torch.tensor(list(json.dumps(state, sort_keys=True).encode()), dtype=torch.uint8)
 
     def set_extra_state(self, state: Tensor) -> None:
@@ -496,6 +529,7 @@ class ApproxLayer(nn.Module):
         for name in _QUANTIZERS:
             quantizer = getattr(self, name)
             quantizer.calibrated = bool(saved["calibrated"][name])
+        self._compensated = saved.get("compensated")
         self._loaded_from = (saved["identity"], saved["mapping"])
 
     def _readable(self, state: Any) -> dict[str, Any]:
@@ -555,6 +589,10 @@ def _before_load(module: nn.Module, state_dict: Mapping[str, Any], prefix: str, 
     module.__dict__["_float_checkpoint"] = is_float
     if extra in state_dict:
         module._readable(state_dict[extra])
+    shift = state_dict.get(f"{prefix}compensation")
+    module.compensation = (
+        None if shift is None else torch.zeros_like(shift, device=module._device())
+    )
     if is_float and isinstance(state_dict, dict):
         state_dict[extra] = module.get_extra_state()
         given = state_dict.get(f"{prefix}weight")

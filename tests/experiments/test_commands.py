@@ -115,6 +115,17 @@ def test_sweep_gives_the_rows_of_evaluate(run: Any, tmp_path: Path) -> None:
     assert (tmp_path / "rows.csv").is_file()
 
 
+def test_options_reach_the_sweep(run: Any) -> None:
+    """`--compensate`, `--mapping` and `--seed` stand in the row."""
+    words = ("--compensate", "--mapping", "affine-signed", "--seed", "3", "--json")
+    for command in ("evaluate", "sweep"):
+        (row,) = _json(run(command, "experiment:model", "drum:8s/k=3", *words))
+        assert (row["compensated"], row["mapping"], row["seed"]) == (True, "affine-signed", 3)
+    result = run("evaluate", "experiment:model", "drum:8s/k=3", "--reestimate-batch-norm")
+    assert result.exit_code == 2
+    assert "no batch normalisation" in result.stderr
+
+
 def test_sweep_over_layers_and_its_chart(run: Any, tmp_path: Path) -> None:
     """`--per-layer` is a sensitivity analysis, `--layers` chooses, `--plot` draws."""
     rows = _json(

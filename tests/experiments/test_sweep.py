@@ -225,6 +225,62 @@ def test_one_layer_at_a_time(digits: ModuleType) -> None:
         ah.sensitivity(digits.trained(), FEW, digits.evaluate, digits.calibration(), layers="x")
 
 
+def test_compensation_counts_codes_once_for_each_format(digits: ModuleType) -> None:
+    """Rows are what compensating each model by hand gives; one pass serves many multipliers."""
+    ids = ["float", "truncation:8s/a=3,b=3", "drum:8s/k=3", "truncation:8u/a=3,b=3"]
+    drawn: list[int] = []
+
+    class Batches:
+        def __iter__(self) -> Any:
+            drawn.append(1)
+            return iter(digits.calibration())
+
+    rows = ah.sweep(digits.trained(), ids, digits.evaluate, Batches(), compensate=True)
+    assert len(drawn) == 1 + 2  # calibration, and signed and unsigned codes
+    assert [row.compensated for row in rows] == [False, True, True, True]
+    for row in rows[1:]:
+        model = ah.approximate(digits.trained(), row.multiplier)
+        ah.calibrate(model, digits.calibration()).eval()
+        ah.compensate(model, digits.calibration())
+        assert row.metrics == digits.evaluate(model)
+    plain = ah.sweep(digits.trained(), ids, digits.evaluate, digits.calibration())
+    for biased in (1, 3):
+        assert rows[biased].value > plain[biased].value + 0.03
+
+
+def test_batch_norm_is_taken_anew_for_each_multiplier(tmp_path: Path) -> None:
+    """Rows are what doing it by hand gives, and lie in one file beside the others."""
+    torch.manual_seed(4)
+    net = nn.Sequential(nn.Linear(6, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.Linear(4, 2)).eval()
+    x, path, ids = torch.randn(64, 6), tmp_path / "rows", FEW[1:]
+
+    def evaluate(model: nn.Module) -> Any:
+        return model(x).square().mean()
+
+    ah.sweep(net, ids, evaluate, [x], path=path)
+    rows = ah.sweep(net, ids, evaluate, [x], path=path, reestimate_batch_norm=True)
+    for row in rows:
+        model = ah.calibrate(ah.approximate(net, row.multiplier), [x])
+        ah.reestimate_batch_norm(model, [x])
+        assert row.value == evaluate(model).item()
+    flags = [(r.batch_norm_reestimated, r.compensated) for r in Results.read(path)]
+    assert flags == [(False, False)] * 2 + [(True, False)] * 2
+
+
+def test_preparation_needs_batches_that_can_be_read_again(small: Any) -> None:
+    """None, a generator, and a model without batch normalisation are refused at once."""
+    net, x, evaluate = small
+    done = ah.calibrate(ah.approximate(net, "exact:8s"), [x])
+    RAN.clear()
+    with pytest.raises(InputError, match="give them as `calibration`"):
+        ah.sweep(done, FEW, evaluate, compensate=True)
+    with pytest.raises(InputError, match="not a list_iterator"):
+        ah.sweep(net, FEW, evaluate, iter([x]), compensate=True)
+    assert RAN == []
+    with pytest.raises(InputError, match="no batch normalisation"):
+        ah.sweep(net, FEW, evaluate, [x], reestimate_batch_norm=True)
+
+
 # --- what it keeps --------------------------------------------------------------------------
 
 

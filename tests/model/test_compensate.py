@@ -1,0 +1,281 @@
+"""The mean error of a multiplier, taken out of the biases channel by channel."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import approxhub as ah
+from approxhub.errors import CalibrationError, ConversionError, InputError, MappingError
+from approxhub.multiplier import Multiplier
+from approxhub.operands import OperandFormat
+
+LAYERS: dict[str, Callable[[], tuple[nn.Module, Tensor]]] = {
+    "linear": lambda: (nn.Linear(7, 3), torch.randn(4, 5, 7)),
+    "no bias": lambda: (nn.Linear(7, 3, bias=False), torch.randn(9, 7)),
+    "conv1d": lambda: (nn.Conv1d(2, 4, 3, stride=2, padding="valid"), torch.randn(3, 2, 9)),
+    "conv2d": lambda: (
+        nn.Conv2d(4, 6, (3, 2), stride=(2, 1), padding=(2, 1), dilation=(1, 2), groups=2),
+        torch.randn(3, 4, 7, 6),
+    ),
+    "same": lambda: (nn.Conv2d(2, 3, 4, padding="same"), torch.randn(2, 2, 5, 5)),
+    "depthwise": lambda: (nn.Conv2d(3, 6, 3, padding=1, groups=3), torch.randn(2, 3, 5, 5)),
+    "reflected": lambda: (
+        nn.Conv2d(2, 3, 3, padding=1, padding_mode="reflect"), torch.randn(2, 2, 5, 5),
+    ),
+    "conv3d": lambda: (nn.Conv3d(2, 3, 2, padding=1), torch.randn(2, 2, 3, 4, 3)),
+    "transposed": lambda: (
+        nn.ConvTranspose2d(
+            4, 6, (3, 2), stride=(2, 3), padding=(1, 2), output_padding=(1, 2), dilation=(2, 1),
+            groups=2,
+        ),
+        torch.randn(3, 4, 4, 5),
+    ),
+    "transposed1d": lambda: (nn.ConvTranspose1d(2, 3, 5, padding=4), torch.randn(2, 2, 6)),
+}  # fmt: skip
+
+
+@pytest.fixture
+def biased() -> Callable[[str], Multiplier]:
+    """A maker of tables that are not commutative, biased, and have T[0][0] = 64."""
+
+    def make(formats: str) -> Multiplier:
+        a, b = (OperandFormat.parse(f) for f in formats.split("x"))
+        va, vb = a.values()[:, None], b.values()[None, :]
+        table = va * vb + 64 + 3 * (va & 7) - 5 * (vb & 3)
+        return Multiplier.from_table(table, name="biased", a_signed=a.signed, b_signed=b.signed)
+
+    return make
+
+
+def _calibrated(layer: nn.Module, x: Tensor, m: Any, **options: Any) -> Any:
+    net = ah.approximate(nn.Sequential(layer), m, **options)
+    return ah.calibrate(net, [x]).eval()
+
+
+def _integer_errors(net: Any, x: Tensor) -> np.ndarray[Any, Any]:
+    """Sum of the errors of the integers of each channel, and how many sums it has."""
+    layer = net[0]
+    with torch.no_grad():
+        y = layer(x).double()
+        with ah.mode(net, "exact"):
+            y = y - layer(x).double()
+        scale = (layer.input_quantizer.scale * layer.weight_quantizer.scale).double()
+        channels = y.movedim(layer._channel_dim, -1).flatten(0, -2)
+        errors = channels / scale
+        assert (errors - errors.round()).abs().max() < 0.2  # float32 lost no unit
+    return errors.round().sum(0).numpy(), len(channels)
+
+
+@pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")
+@pytest.mark.parametrize("kind", LAYERS)
+@pytest.mark.parametrize("formats", ["8ux8u", "8sx8s", "4ux8s"])
+def test_means_are_those_of_the_integers(kind: str, formats: str, biased: Any) -> None:
+    """For every kind of layer, mapping and padding: the very sum of all errors, per channel."""
+    layer, x = LAYERS[kind]()
+    x = x + 0.4
+    net = _calibrated(layer, x, biased(formats))
+    halves = [x[:1], x[1:]]
+    with torch.no_grad(), ah.capture_statistics(net, fields=0, taps=True) as statistics:
+        for half in halves:
+            net(half)
+    sums, count = _integer_errors(net, x)
+    assert np.abs(sums).max() > count  # there is something to see
+    means = statistics["0"].channel_means(net[0].multiplier)
+    assert np.array_equal(np.rint(means * count), sums)
+    np.testing.assert_allclose(means * count, sums, rtol=0, atol=1e-6)
+
+
+def test_the_mean_error_is_gone_where_it_was_measured(biased: Any) -> None:
+    """Each channel's mean is that of exact products, in a layer with a bias and one without."""
+    for kind in ("conv2d", "no bias", "transposed"):
+        layer, x = LAYERS[kind]()
+        net = _calibrated(layer, x, biased("8ux8u"))
+        before, _ = _integer_errors(net, x)
+        added = ah.compensate(net, [x])
+        after, count = _integer_errors_of_means(net, x)
+        assert set(added) == {"0"}
+        assert np.abs(before).max() > count
+        assert np.abs(after).max() < 0.01 * count  # float32's own roundings
+
+
+def _integer_errors_of_means(net: Any, x: Tensor) -> tuple[np.ndarray[Any, Any], int]:
+    layer = net[0]
+    with torch.no_grad():
+        y = layer(x).double()
+        with ah.mode(net, "exact"):
+            y = y - layer(x).double()
+        scale = (layer.input_quantizer.scale * layer.weight_quantizer.scale).double()
+        channels = y.movedim(layer._channel_dim, -1).flatten(0, -2)
+    return (channels / scale).sum(0).numpy(), len(channels)
+
+
+@pytest.mark.parametrize("id", ["exact:8s", "exact:8u"])
+def test_exact_products_stay_as_they_are_bit_for_bit(id: str) -> None:
+    """There is nothing to compensate: exact zeros are added."""
+    layer, x = LAYERS["conv2d"]()
+    net = _calibrated(layer, x, id)
+    with torch.no_grad():
+        before = net(x)
+        (shift,) = ah.compensate(net, [x]).values()
+        assert torch.equal(shift, torch.zeros(6))
+        assert torch.equal(net(x), before)
+
+
+def test_an_unbiased_multiplier_changes_by_no_more_than_rounding() -> None:
+    """A table whose mean error is nought, but for rounding, moves no sum by more than that."""
+    circuit = ah.load("truncation:8s/a=3,b=3")
+    v = circuit.a.values()
+    # One weight for each channel meets what all meet: then nothing is left but rounding.
+    point, y = nn.Conv2d(1, 4, 1), torch.randn(8, 1, 6, 6)
+    net = _calibrated(point, y, "exact:8s")
+    with torch.no_grad(), ah.capture_statistics(net, fields=0, taps=True) as statistics:
+        net(y)
+    p = statistics["0"].taps[0] / statistics["0"].taps.sum()
+    means = p @ (circuit.table - np.outer(v, v))
+    fair = Multiplier.from_table(
+        circuit.table - np.rint(means).astype(np.int64), name="fair", a_signed=True, b_signed=True
+    )
+    ah.set_multiplier(net, fair)
+    (shift,) = ah.compensate(net, [y]).values()
+    scale = net[0].input_quantizer.scale * net[0].weight_quantizer.scale
+    assert (shift.abs() <= 0.5 * scale * (1 + 1e-6)).all()
+    assert shift.abs().max() > 0
+
+
+def test_only_approximate_products_are_compensated(biased: Any) -> None:
+    """Modes exact and float, the bias, and a gradient's way to it are as before."""
+    layer, x = LAYERS["conv2d"]()
+    net = _calibrated(layer, x, biased("8ux8u"))
+    twin = copy.deepcopy(net)
+    (shift,) = ah.compensate(net, [x]).values()
+    with torch.no_grad():
+        for mode in ("exact", "float"):
+            with ah.mode(net, mode), ah.mode(twin, mode):
+                assert torch.equal(net(x), twin(x))
+        assert not torch.equal(net(x), twin(x))
+    assert torch.equal(net[0].bias, twin[0].bias)
+    net(x).sum().backward()
+    twin(x).sum().backward()
+    assert torch.equal(net[0].bias.grad, twin[0].bias.grad)
+    with torch.no_grad():
+        twin[0].bias += shift
+        assert torch.equal(net(x), twin(x))
+
+
+def test_it_belongs_to_its_multiplier_and_mapping(biased: Any) -> None:
+    """With another one it has no effect; when the former is back, it has."""
+    layer, x = LAYERS["linear"]()
+    net = _calibrated(layer, x, "drum:8s/k=3")
+    plain = copy.deepcopy(net)
+    ah.compensate(net, [x])
+    with torch.no_grad():
+        y = net(x)
+        for id, mapping in (("drum:8s/k=4", None), ("drum:8s/k=3", "affine-signed")):
+            for model in (net, plain):
+                ah.set_multiplier(model, id, mapping=mapping)
+            assert torch.equal(net(x), plain(x))
+        ah.set_multiplier(net, "drum:8s/k=3", mapping="symmetric")
+        assert torch.equal(net(x), y)
+        ah.set_multiplier(plain, "drum:8s/k=3", mapping="symmetric")
+        assert ah.compensate(net, None) == {}
+        assert torch.equal(net(x), plain(x))
+        assert "0.compensation" not in net.state_dict()
+
+
+def test_checkpoints_have_it(biased: Any) -> None:
+    """Saved with the model and loaded into a plain one; a plain checkpoint takes it away."""
+    layer, x = LAYERS["conv2d"]()
+    net = _calibrated(layer, x, biased("8ux8u"))
+    plain = copy.deepcopy(net)
+    other = copy.deepcopy(net)
+    before = plain.state_dict()
+    ah.compensate(net, [x])
+    state = net.state_dict()
+    assert state["0.compensation"].shape == (6,)
+    with torch.no_grad():
+        plain.load_state_dict(state)
+        assert torch.equal(plain(x), net(x))
+        net.load_state_dict(before)
+        assert torch.equal(net(x), other(x))
+        plain.load_state_dict(nn.Sequential(layer).state_dict())
+        assert plain[0].compensation is None
+
+
+def test_one_capture_serves_many_multipliers() -> None:
+    """Statistics of one pass give what batches give, for every multiplier of the same formats."""
+    layer, x = LAYERS["conv2d"]()
+    net = _calibrated(layer, x, "exact:8s")
+    with torch.no_grad(), ah.capture_statistics(net, taps=True) as statistics:
+        net(x)
+    for id in ("drum:8s/k=3", "truncation:8s/a=3,b=3"):
+        ah.set_multiplier(net, id)
+        (one,) = ah.compensate(net, statistics).values()
+        (two,) = ah.compensate(net, [x]).values()
+        assert torch.equal(one, two)
+    ah.set_multiplier(net, "drum:8u/k=3")
+    with pytest.raises(MappingError):
+        ah.compensate(net, statistics)
+
+
+def test_composite_layers_have_compensated_parts() -> None:
+    """Projections of recurrent and attention layers; products of activations are left."""
+    net = nn.LSTM(4, 3, batch_first=True)
+    x = torch.rand(8, 5, 4)
+    model = ah.approximate(net, "truncation:8s/a=3,b=3")
+    ah.calibrate(model, [x]).eval()
+    added = ah.compensate(model, [x])
+    assert set(added) == {n for n, m in model.named_modules() if isinstance(m, ah.nn.ApproxLayer)}
+    with torch.no_grad():
+        assert model(x)[0].shape == (8, 5, 3)
+
+    class Attend(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.attention = nn.MultiheadAttention(4, 2, batch_first=True)
+
+        def forward(self, x: Tensor) -> Tensor:
+            found: Tensor = self.attention(x, x, x)[0]
+            return found
+
+    model = ah.approximate(Attend(), "truncation:8s/a=3,b=3", attention_products=True)
+    ah.calibrate(model, [x]).eval()
+    added = ah.compensate(model, [x])
+    parts = {n for n, m in model.named_modules() if isinstance(m, ah.nn.ApproxLayer)}
+    assert set(added) < parts
+    assert len(added) == len(parts) - 2
+
+
+def test_what_cannot_be_compensated_is_said_and_nothing_changes(biased: Any) -> None:
+    """No batches, one batch in place of several, statistics without taps or of other layers."""
+    layer, x = LAYERS["linear"]()
+    net = _calibrated(layer, x, biased("8ux8u"))
+    with torch.no_grad(), ah.capture_statistics(net) as statistics:
+        net(x)
+    with ah.capture_statistics(net, taps=True) as unseen:
+        pass
+    ah.compensate(net, [x])
+    before = net[0].compensation.clone()
+    for source, error, said in (
+        ([], CalibrationError, "at least one batch"),
+        (x, InputError, r"write \[x\]"),
+        (statistics, InputError, "taps=True"),
+        ({}, InputError, "no statistics of layer '0'"),
+        ({"0": 3}, InputError, "are of type int"),
+        (unseen, CalibrationError, "0: no forward pass"),
+    ):
+        with pytest.raises(error, match=said):
+            ah.compensate(net, source)
+    with pytest.raises(ConversionError):
+        ah.compensate(nn.Linear(2, 2), [x])
+    assert torch.equal(net[0].compensation, before)
+    wide = Multiplier.from_function(lambda a, b: a * b, name="w", a="16s", b="16s", fingerprint="w")
+    many = _calibrated(nn.Linear(4000, 2), torch.randn(2, 4000), wide)
+    with pytest.raises(InputError, match="too many to count"):
+        ah.compensate(many, [torch.randn(2, 4000)])
