@@ -1,0 +1,65 @@
+"""Builds the kernels for the host: the unmodified sources of approxhub_cuda/csrc with emulation/.
+
+No GPU and no CUDA toolkit is needed, only g++.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import shutil
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PACKAGE = ROOT / "approxhub_cuda"
+FLAGS = (
+    "-std=c++17", "-g1", "-O1", "-fPIC", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas",
+    "-fvisibility=hidden", "-fno-strict-aliasing",
+)  # fmt: skip
+SANITIZED = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer")
+
+
+def need() -> None:
+    """Skip a test where the kernels cannot be built for the host."""
+    if sys.platform != "linux" or shutil.which("g++") is None:
+        pytest.skip("needs g++ on Linux, to build the kernels for the host")
+    if not (PACKAGE / "csrc").is_dir():
+        pytest.skip("needs a checkout: no approxhub_cuda/csrc")
+
+
+def build(to: Path, *flags: str, package: Path = PACKAGE) -> Path:
+    """Compile the sources of `package`, each by itself, and link them."""
+    sources = [*sorted((package / "csrc").glob("*.cu")), package / "emulation" / "emulation.cpp"]
+    include = [f"-I{package / 'emulation'}", f"-I{package / 'csrc'}"]
+    to.parent.mkdir(parents=True, exist_ok=True)
+
+    def compile_one(source: Path) -> str:
+        made = to.with_name(f"{to.stem}-{source.stem}.o")
+        command = ["g++", *FLAGS, *flags, *include, "-x", "c++", "-c", str(source), "-o", str(made)]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return str(made)
+
+    with ThreadPoolExecutor(2) as pool:
+        objects = list(pool.map(compile_one, sources))
+    subprocess.run(["g++", *flags, "-shared", *objects, "-o", str(to)], check=True)
+    return to
+
+
+def configure(
+    path: Path,
+    *,
+    seed: int = 1,
+    capability: tuple[int, int] = (9, 0),
+    processors: int = 4,
+    shared: int = 227 * 1024,
+    refused: int = 0,
+) -> None:
+    """Say what the emulated card is like, in which order threads run, and what it refuses."""
+    loaded = ctypes.CDLL(str(path))
+    loaded.ah_emulation_configure.argtypes = (ctypes.c_uint64, *[ctypes.c_int] * 5)
+    loaded.ah_emulation_configure(seed, *capability, processors, shared, refused)

@@ -1,0 +1,86 @@
+"""The contract of backends, on the kernels: on the host by emulation, and on a card."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import ClassVar
+
+import emulated
+import pytest
+import torch
+from approxhub_cuda.backend import CudaBackend
+from approxhub_cuda.native import Library
+from test_emulated import sanitizers
+
+from approxhub.testing import BackendConformance
+
+HERE = Path(__file__).parent
+
+
+@pytest.mark.slow
+class TestEmulated(BackendConformance):
+    """Every clause, with the ways that the planner takes."""
+
+    way: ClassVar[str | None] = None
+    built: ClassVar[Path]
+
+    @pytest.fixture(autouse=True)
+    def _built(self, kernels: Path) -> None:
+        type(self).built = kernels
+
+    def make_backend(self) -> CudaBackend:
+        """The backend on the host."""
+        return CudaBackend(Library(str(self.built)), self.way)
+
+
+class TestEmulatedCached(TestEmulated):
+    """Every clause, with products looked up in the whole table through the caches."""
+
+    way = "cached"
+
+
+class TestEmulatedFactored(TestEmulated):
+    """Every clause, on the matrix units wherever a table has factors."""
+
+    way = "factored"
+
+
+@pytest.mark.slow
+def test_conformance_under_sanitizers(tmp_path: Path) -> None:
+    """The whole contract holds under the address and undefined-behaviour sanitizers."""
+    emulated.need()
+    library = emulated.build(tmp_path / "kernels.so", *emulated.SANITIZED)
+    import os
+
+    done = subprocess.run(
+        [
+            sys.executable, "-m", "pytest", "-q", "-x", "-n", "0", "-p", "no:cacheprovider",
+            "-m", "slow", str(HERE / "test_conformance.py"),
+            # What takes minutes there, or compiles, which a sanitizer makes slow.
+            "-k", "TestEmulated and not Cached and not Factored and not beyond and not compiler "
+            "and not large",
+        ],
+        cwd=tmp_path, capture_output=True, text=True, timeout=900,
+        env={**os.environ, **sanitizers(), "APPROXHUB_TEST_EMULATED": str(library),
+             "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.gpu
+@pytest.mark.slow
+class TestCard(BackendConformance):
+    """Every clause, on a card."""
+
+    device = "cuda"
+
+    @pytest.fixture(autouse=True)
+    def _card(self) -> None:
+        if not torch.cuda.is_available():
+            pytest.skip("needs an NVIDIA card")
+
+    def make_backend(self) -> CudaBackend:
+        """The installed backend."""
+        return CudaBackend()
