@@ -5,8 +5,11 @@ Also `lab`: a small library of C models of our own, with its index and a loopbac
 
 from __future__ import annotations
 
+import gc
 import hashlib
+import itertools
 import json
+import logging
 import os
 import socket
 import subprocess
@@ -16,6 +19,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,22 +32,96 @@ import numpy as np
 import pytest
 
 from approxhub.operands import OperandFormat
-from approxhub.plugins import hookimpl, host, reset_host
+from approxhub.plugins import PluginHost, hookimpl, host, reset_host
 from approxhub.registry import index_source
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
+def _cover(cases: list[tuple[int, ...]], strength: int) -> set[int]:
+    """Indices of cases that hold every combination of `strength` values found among all cases."""
+
+    held = [
+        set(itertools.combinations(enumerate(case), min(strength, len(case)))) for case in cases
+    ]
+    chosen, left = set(), set().union(*held)
+    while left:
+        best = max(range(len(cases)), key=lambda i: len(held[i] & left))
+        chosen.add(best)
+        left -= held[best]
+    return chosen
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark as slow what ``cover(strength)`` leaves out of the product of a test's parameters."""
+    tests: dict[str, list[pytest.Function]] = {}
+    for item in items:
+        if isinstance(item, pytest.Function) and item.get_closest_marker("cover"):
+            tests.setdefault(item.nodeid.partition("[")[0], []).append(item)
+    for same in tests.values():
+        [strength] = same[0].get_closest_marker("cover").args  # type: ignore[union-attr]
+        if hasattr(same[0], "callspec"):
+            # Each value is one object in all cases, whatever it is.
+            cases = [tuple(map(id, item.callspec.params.values())) for item in same]
+            for left_out in set(range(len(same))) - _cover(cases, strength):
+                same[left_out].add_marker("slow")
+
+
+def pytest_collection_finish() -> None:
+    """Make each test cheaper to begin and to end."""
+    # The collector of garbage need not walk all modules and tests, again and again.
+    gc.collect()
+    gc.freeze()
+    # pytest adds its handlers to each logger that does not propagate, thrice a test; torch has 50.
+    for name, logger in logging.root.manager.loggerDict.items():
+        if name.startswith("torch") and isinstance(logger, logging.Logger):
+            logger.propagate = True
+
+
+@pytest.fixture(scope="session")
+def _homes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Folders for caches: `mktemp` lists all that it ever made, and so takes longer each time."""
+    root = tmp_path_factory.mktemp("homes")
+    return (root / str(number) for number in itertools.count())
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _installed_once() -> Iterator[None]:
+    """Look once for the plug-ins of the installed distributions: it takes 10 ms each time.
+
+    A test with a path of its own, or with a hand on importlib.metadata, has its own look.
+    """
+    look, usual = PluginHost._installed, (metadata.entry_points, metadata.distributions)
+    known: dict[tuple[str, ...], list[metadata.EntryPoint]] = {}
+
+    def installed(self: PluginHost) -> list[metadata.EntryPoint]:
+        path = tuple(sys.path)
+        if "" in path or (metadata.entry_points, metadata.distributions) != usual:
+            return look(self)
+        if path in known:
+            return known[path]
+        found = look(self)
+        if path == start and not self._status:  # all could be read
+            known[path] = found
+        return found
+
+    start = tuple(sys.path)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(PluginHost, "_installed", installed)
+        yield
+
+
 @pytest.fixture(autouse=True)
-def _isolated(
-    monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[None]:
+def _isolated(monkeypatch: pytest.MonkeyPatch, _homes: Iterator[Path]) -> Iterator[None]:
     for name in list(os.environ):
         if name.startswith("APPROXHUB_") and not name.startswith("APPROXHUB_TEST_"):
             monkeypatch.delenv(name)
         if name.lower().endswith("_proxy"):
             monkeypatch.delenv(name)
-    monkeypatch.setenv("APPROXHUB_HOME", str(tmp_path_factory.mktemp("home") / "cache"))
+    here = next(_homes)
+    here.mkdir()
+    monkeypatch.setenv("APPROXHUB_HOME", str(here / "cache"))
     reset_host()
     yield
     reset_host()

@@ -144,6 +144,7 @@ def test_which_instruction_sets_keep_the_contract() -> None:
         pytest.skip(f"not tried here, for lack of them: {', '.join(missing)}")
 
 
+@pytest.mark.cover(3)
 @needs_engine
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("isa", ISAS)

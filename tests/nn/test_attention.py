@@ -41,6 +41,7 @@ def test_every_mapping(case, circuit, oracle, activations):
     test_matmul_equals_the_loop(case, circuit, SHAPES[1], oracle, activations)
 
 
+@pytest.mark.cover(2)
 @pytest.mark.parametrize("circuit", ["exact", "odd"])
 @pytest.mark.parametrize("shapes", SHAPES, ids=str)
 def test_matmul_equals_the_loop(some_case, circuit, shapes, oracle, activations):
@@ -125,6 +126,7 @@ OPTIONS = {
 }
 
 
+@pytest.mark.cover(2)
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
 @pytest.mark.parametrize("circuit", ["exact", "odd"])
 def test_attention_equals_the_loop(some_case, circuit, options, oracle, activations):
@@ -221,6 +223,7 @@ def test_float_mode_is_torch_s(layers):
     )
 
 
+@pytest.mark.cover(2)
 @pytest.mark.parametrize("circuit", ["exact", "odd"])
 @pytest.mark.parametrize("products", [False, True])
 def test_multihead_attention_equals_the_loop(layers, some_case, circuit, products, oracle):

@@ -56,6 +56,7 @@ def _assert_equal(got: torch.Tensor, want: np.ndarray) -> None:
     np.testing.assert_array_equal(got.detach().numpy(), want)
 
 
+@pytest.mark.cover(2)
 @pytest.mark.parametrize("circuit", ["exact", "odd"])
 def test_equals_the_loop(case, circuit, configuration, oracle, activations, shaken):
     """Every configuration and mapping equals a loop over products, bit for bit."""
@@ -86,6 +87,7 @@ def test_unbatched_odd_and_empty(some_case, circuit, shape, oracle, activations,
     _assert_equal(layer(x), want)
 
 
+@pytest.mark.cover(2)
 @pytest.mark.parametrize("padding_mode", ["zeros", "reflect", "replicate", "circular"])
 @pytest.mark.parametrize("padding", [0, 1, (2, 1), "same", "valid"], ids=str)
 @pytest.mark.parametrize("kernel", [2, 3, (4, 1)], ids=str)

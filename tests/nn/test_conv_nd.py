@@ -53,6 +53,7 @@ def configuration(request):
     return request.param
 
 
+@pytest.mark.cover(2)
 @pytest.mark.parametrize("circuit", ["exact", "odd"])
 @pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")
 def test_equals_the_loop(some_case, circuit, configuration, oracle, activations, shaken):

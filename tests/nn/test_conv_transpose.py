@@ -42,6 +42,7 @@ def configuration(request):
     return request.param
 
 
+@pytest.mark.cover(2)
 @pytest.mark.parametrize("circuit", ["exact", "odd"])
 def test_equals_the_loop(some_case, circuit, configuration, oracle, activations, shaken):
     """Every configuration equals a loop over its products, bit for bit."""

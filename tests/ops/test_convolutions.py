@@ -154,6 +154,7 @@ CONFIGURATIONS = {
 }  # fmt: skip
 
 
+@pytest.mark.cover(2)
 @pytest.mark.parametrize("pad_mode", ["code", "skip"])
 @pytest.mark.parametrize("signs", SIGNS, ids=str)
 @pytest.mark.parametrize("name", CONFIGURATIONS)
