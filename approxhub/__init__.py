@@ -36,6 +36,7 @@ _HOMES = {
     "fold_batch_norm": "approxhub.model",
     "mode": "approxhub.model",
     "reestimate_batch_norm": "approxhub.model",
+    "set_datapath": "approxhub.model",
     "set_mode": "approxhub.model",
     "set_gradient": "approxhub.model",
     "set_multiplier": "approxhub.model",
@@ -44,6 +45,7 @@ _HOMES = {
     "sensitivity": "approxhub.experiments",
     "sweep": "approxhub.experiments",
     "synchronize_ranges": "approxhub.model",
+    "to_integers": "approxhub.model",
     "use_backend": "approxhub.backends",
 }
 _MODULES = (
@@ -87,11 +89,13 @@ if TYPE_CHECKING:
     from approxhub.model import fold_batch_norm as fold_batch_norm
     from approxhub.model import mode as mode
     from approxhub.model import reestimate_batch_norm as reestimate_batch_norm
+    from approxhub.model import set_datapath as set_datapath
     from approxhub.model import set_gradient as set_gradient
     from approxhub.model import set_mode as set_mode
     from approxhub.model import set_multiplier as set_multiplier
     from approxhub.model import set_noise as set_noise
     from approxhub.model import synchronize_ranges as synchronize_ranges
+    from approxhub.model import to_integers as to_integers
     from approxhub.model.summary import summary as summary
     from approxhub.multiplier import Multiplier as Multiplier
     from approxhub.multiplier import exact as exact

@@ -602,9 +602,7 @@ def padding_sums(
     # A product of padding and weight for each weight, then their sums over channels.
     products = lut_gemm(pad.reshape(1, 1), w.reshape(1, -1), handle, torch.int64)
     taps = products.reshape(*w.shape[:2], math.prod(kernel)).sum(1)
-    # Exact in float64: these are sums that `dtype` holds; larger ones are left to int64.
-    kind = torch.float64 if dtype == torch.int32 else torch.int64
-    sums: Tensor = outside.to(kind) @ taps.to(kind).t()
+    sums: Tensor = outside.to(torch.int64) @ taps.t()
     return sums.t().to(dtype).reshape(1, w.shape[0], *out)
 
 

@@ -6,8 +6,9 @@ from approxhub.model.calibration import calibrate, synchronize_ranges
 from approxhub.model.compensation import compensate
 from approxhub.model.convert import approximate, leftovers, set_multiplier
 from approxhub.model.folding import fold_batch_norm
+from approxhub.model.integers import IntegerNetwork, to_integers
 from approxhub.model.leftovers import Leftover
-from approxhub.model.modes import mode, set_gradient, set_mode
+from approxhub.model.modes import mode, set_datapath, set_gradient, set_mode
 from approxhub.model.normalization import reestimate_batch_norm
 from approxhub.model.statistics import (
     AccumulatedError,
@@ -19,6 +20,7 @@ from approxhub.model.summary import LayerSummary, Summary, count_operations, sum
 
 __all__ = [
     "AccumulatedError",
+    "IntegerNetwork",
     "LayerStatistics",
     "LayerSummary",
     "Leftover",
@@ -32,10 +34,12 @@ __all__ = [
     "leftovers",
     "mode",
     "reestimate_batch_norm",
+    "set_datapath",
     "set_gradient",
     "set_mode",
     "set_multiplier",
     "set_noise",
     "summary",
     "synchronize_ranges",
+    "to_integers",
 ]

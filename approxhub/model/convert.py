@@ -27,7 +27,7 @@ from approxhub.nn import ApproxLayer, CompositeLayer
 from approxhub.nn.folding import NORMALIZED, BatchNorm
 from approxhub.plugins import LayerConverter, host
 from approxhub.plugins.guard import guarded
-from approxhub.quantization import OperandMapping
+from approxhub.quantization import Datapath, OperandMapping
 
 __all__ = ["approximate", "leftovers", "set_multiplier"]
 
@@ -90,6 +90,7 @@ def approximate(
     gradient: str = "straight-through",
     calibrator: str = "moving-average",
     per_channel: bool = True,
+    datapath: Datapath | str | None = None,
     attention_products: bool = False,
     fold_batch_norm: bool = False,
     strict: bool = False,
@@ -119,6 +120,9 @@ def approximate(
         Names of the gradient and of the activations' calibrator.
     per_channel : bool
         One weight scale for each output channel, or one for each layer.
+    datapath : Datapath or str, optional
+        What hardware does with zero points, padding, bias and scales, as
+        ``'zero_point=before,bias=int32'``; see :class:`approxhub.quantization.Datapath`.
     attention_products : bool
         Whether the two inner products of :class:`torch.nn.MultiheadAttention` go through the
         multiplier as its projections do.
@@ -146,7 +150,7 @@ def approximate(
     InputError
         If a pattern fits no module.
     MappingError
-        If a multiplier does not fit the mapping.
+        If a multiplier does not fit the mapping and the datapath.
 
     Examples
     --------
@@ -178,6 +182,8 @@ def approximate(
         "calibrator": calibrator,
         "per_channel": per_channel,
     }
+    if datapath is not None:  # which not every plug-in's layer has to know
+        options["datapath"] = datapath
     norms: Mapping[nn.Module, BatchNorm] = {}
     if fold_batch_norm:
         norms, others = find_pairs(model)

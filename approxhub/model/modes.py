@@ -1,4 +1,4 @@
-"""Switching what a forward pass does, and what a backward pass does."""
+"""Switching what a forward pass does, what hardware does around it, and a backward pass."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from approxhub.errors import InputError
 from approxhub.model.layers import require_layers
 from approxhub.nn import MODES
 from approxhub.nn.gradients import Gradient
+from approxhub.quantization import Datapath
 
-__all__ = ["mode", "set_gradient", "set_mode"]
+__all__ = ["mode", "set_datapath", "set_gradient", "set_mode"]
 
 
 def set_mode(model: nn.Module, name: str) -> None:
@@ -95,3 +96,42 @@ def set_gradient(model: nn.Module, gradient: str | Gradient) -> None:
     """
     for layer in require_layers(model).values():
         layer.set_gradient(gradient)
+
+
+def set_datapath(model: nn.Module, datapath: Datapath | str) -> None:
+    """Let hardware do something else around its multipliers, in every approximate layer.
+
+    Calibrated ranges stay; where the codes change, scales and zero points follow from them.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        A converted model.
+    datapath : Datapath or str
+        For instance ``'zero_point=before,padding=skip'``; what is not named has its default.
+        See :class:`approxhub.quantization.Datapath`.
+
+    Raises
+    ------
+    MappingError
+        If `datapath` is not of that form, or does not fit a layer's multiplier. The model is
+        unchanged then.
+    ConversionError
+        If the model has no approximate layer.
+
+    Examples
+    --------
+    >>> import torch, approxhub as ah
+    >>> net = ah.approximate(torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3)), "drum:8s/k=4")
+    >>> ah.set_datapath(net, "padding=skip,bias=int32")
+    >>> str(net[0].datapath)
+    'padding=skip,bias=int32'
+    """
+    before = [(layer, layer.datapath) for layer in require_layers(model).values()]
+    try:
+        for layer, _ in before:
+            layer.set_datapath(datapath)
+    except Exception:
+        for layer, old in before:
+            layer.set_datapath(old)
+        raise

@@ -376,7 +376,12 @@ def _(
     images = _images(product.groups, x, count, generator, len(kernel))
     codes = padded[tuple([*images, *where])]
     sums = len(x) * product.groups * int(np.prod(size))
-    return codes.reshape(count, -1), None, sums
+    present = None
+    if product.skip:
+        inside = F.pad(torch.ones_like(x[:1, :1], dtype=torch.bool), product.padding)
+        present = inside[tuple([torch.zeros_like(i) for i in images] + where)]
+        present = present.expand(codes.shape).reshape(count, -1)
+    return codes.reshape(count, -1), present, sums
 
 
 @receptive_fields.register(ConvTransposeProduct)
@@ -613,7 +618,10 @@ def capture_statistics(
 def _observe(
     statistics: LayerStatistics, layer: ApproxLayer, x: Tensor, w: Tensor, product: Product
 ) -> None:
-    statistics.observe(x, w, product, layer.input_quantizer.zero_point)
+    zero = layer.input_quantizer.zero_point
+    # Subtracted before the multiplier, it leaves real zero as 0.
+    before = layer.datapath.zero_point == "before"
+    statistics.observe(x, w, product, torch.zeros_like(zero) if before else zero)
 
 
 def set_noise(

@@ -1,4 +1,4 @@
-"""What a converted model does: multiplier, mapping, operations and energy of every layer."""
+"""What a converted model does: multiplier, mapping, datapath, operations and energy of layers."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ class LayerSummary:
     ----------
     name, type : str
         Name and type of the module.
-    multiplier, mapping, mode : str or None
-        None for a layer that stays exact.
+    multiplier, mapping, datapath, mode : str or None
+        None for a layer that stays exact. The default datapath is an empty text.
     operations : int or None
         Multiply-accumulates for the example input; None if it was not given, or if they cannot
         be counted.
@@ -42,6 +42,7 @@ class LayerSummary:
     type: str
     multiplier: str | None
     mapping: str | None
+    datapath: str | None
     mode: str | None
     operations: int | None
     relative_energy: float | None
@@ -66,13 +67,17 @@ class Summary:
     relative_energy: float | None
 
     def __str__(self) -> str:
-        head = ("layer", "type", "multiplier", "mapping", "operations", "energy")
+        # Of little use where all layers have the default one.
+        shown = any(r.datapath for r in self.layers)
+        path = ("datapath",) if shown else ()
+        head = ("layer", "type", "multiplier", "mapping", *path, "operations", "energy")
         rows = [
             (
                 r.name or "(root)",
                 r.type,
                 r.multiplier or "exact",
                 r.mapping or "-",
+                *([r.datapath or "-"] if shown else []),
                 "?" if r.operations is None else f"{r.operations:,}",
                 "?" if r.relative_energy is None else f"{r.relative_energy:.3f}",
             )
@@ -80,11 +85,11 @@ class Summary:
         ]
         total = "?" if self.operations is None else f"{self.operations:,}"
         energy = "?" if self.relative_energy is None else f"{self.relative_energy:.3f}"
-        rows.append(("total", "", "", "", total, energy))
+        rows.append(("total", "", "", "", *[""] * len(path), total, energy))
         widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
         lines = [
             "  ".join(
-                cell.rjust(w) if i >= 4 else cell.ljust(w)
+                cell.rjust(w) if i >= len(head) - 2 else cell.ljust(w)
                 for i, (cell, w) in enumerate(zip(row, widths, strict=True))
             ).rstrip()
             for row in [head, *rows]
@@ -253,7 +258,7 @@ def _is_exact(module: nn.Module) -> bool:
 
 
 def summary(model: nn.Module, *args: Any, **kwargs: Any) -> Summary:
-    """Multiplier, mapping, operations and relative energy of each layer of a converted model.
+    """Multiplier, mapping, datapath, operations and relative energy of a model's layers.
 
     Relative energy is the sum over all multiply-accumulates of the power of the multiplier that
     makes them, over the same sum at the power of the exact multiplier of the model's width and
@@ -301,9 +306,10 @@ def summarize(model: nn.Module, counted: Counted | None) -> Summary:
             continue
         if isinstance(module, ApproxLayer):
             relative = price.relative(module)
-            text: tuple[str | None, str | None, str | None] = (
+            text: tuple[str | None, str | None, str | None, str | None] = (
                 module.multiplier.id,
                 str(module.mapping),
+                str(module.datapath),
                 module.mode,
             )
         elif operations or _is_exact(module):
@@ -311,7 +317,7 @@ def summarize(model: nn.Module, counted: Counted | None) -> Summary:
                 within.update(module.modules())  # its parts are its own business
             if counted is not None and name in counted.ran and not operations:
                 operations = None  # it multiplies, but the counter did not see it
-            relative, text = 1.0, (None, None, None)
+            relative, text = 1.0, (None, None, None, None)
         else:
             continue
         rows.append(LayerSummary(name, type(module).__name__, *text, operations, relative))

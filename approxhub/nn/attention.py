@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from approxhub.errors import InputError
 from approxhub.functional import batched_codes
 from approxhub.multiplier import Multiplier
-from approxhub.nn.base import ApproxLayer, dequantize_accumulator
+from approxhub.nn.base import ApproxLayer
 from approxhub.nn.composite import CompositeLayer, Projection, require_real
 from approxhub.nn.gradients import BatchedProduct
 from approxhub.nn.linear import Linear
-from approxhub.quantization import CodeRange, OperandMapping, Quantizer
+from approxhub.quantization import CodeRange, Datapath, OperandMapping, Quantizer
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -36,7 +36,7 @@ class Matmul(ApproxLayer):
     ----------
     device : torch.device, optional
         Where the quantisers are.
-    multiplier, mapping, gradient, calibrator, mode
+    multiplier, mapping, gradient, calibrator, mode, datapath
         As in :class:`approxhub.nn.Linear`; the calibrator is that of both operands.
 
     Examples
@@ -47,6 +47,8 @@ class Matmul(ApproxLayer):
     torch.Size([2, 5, 4])
     """
 
+    _channel_dim = 1  # of the sums, as they are laid out for the epilogue
+
     def __init__(
         self,
         device: torch.device | str | None = None,
@@ -56,9 +58,10 @@ class Matmul(ApproxLayer):
         gradient: str = "straight-through",
         calibrator: str = "moving-average",
         mode: str = "approximate",
+        datapath: Datapath | str | None = None,
     ) -> None:
         nn.Module.__init__(self)
-        self._setup(multiplier, mapping, gradient, calibrator, False, mode)
+        self._setup(multiplier, mapping, gradient, calibrator, False, mode, datapath)
         self.to(device)
 
     def _make_quantizers(
@@ -144,14 +147,12 @@ class Matmul(ApproxLayer):
         # One row for each pair: channels are the columns of all pairs, groups the pairs.
         flat = acc.transpose(1, 2).reshape(1, batch * n, rows)
         x_sums = w_sums = None
-        if self.weight_quantizer.code_range.affine:
+        by = self._multiplication()
+        if by.w_zero is not None:
             x_sums = x_codes.sum(2, dtype=torch.int64).unsqueeze(0)
-        if self.input_quantizer.code_range.affine:
+        if by.x_zero is not None:
             w_sums = w_codes.sum(1, dtype=torch.int64).flatten()
-        y = dequantize_accumulator(
-            flat, k, self._arithmetic[self._mode].max_abs, self.input_quantizer,
-            self.weight_quantizer, x_sums, w_sums, 1,
-        )  # fmt: skip
+        y = self._dequantized(flat, k, x_sums, w_sums, bias)
         return y.reshape(batch, n, rows).transpose(1, 2)
 
 
@@ -165,7 +166,7 @@ class ScaledDotProductAttention(CompositeLayer):
     ----------
     device : torch.device, optional
         Where the quantisers are.
-    multiplier, mapping, gradient, calibrator, mode
+    multiplier, mapping, gradient, calibrator, mode, datapath
         As in :class:`Matmul`.
 
     Examples
@@ -186,12 +187,13 @@ class ScaledDotProductAttention(CompositeLayer):
         gradient: str = "straight-through",
         calibrator: str = "moving-average",
         mode: str = "approximate",
+        datapath: Datapath | str | None = None,
     ) -> None:
         super().__init__()
         self.scores, self.context = (
             Matmul(
                 device, multiplier=multiplier, mapping=mapping, gradient=gradient,
-                calibrator=calibrator, mode=mode,
+                calibrator=calibrator, mode=mode, datapath=datapath,
             )
             for _ in range(2)
         )  # fmt: skip
@@ -268,7 +270,7 @@ device, dtype
         As in :class:`torch.nn.MultiheadAttention`.
     approximate_products : bool
         Whether the inner products go through the multiplier too, or stay in floating point.
-    multiplier, mapping, gradient, calibrator, per_channel, mode
+    multiplier, mapping, gradient, calibrator, per_channel, mode, datapath
         As in :class:`approxhub.nn.Linear`.
 
     Raises
@@ -311,6 +313,7 @@ device, dtype
         calibrator: str = "moving-average",
         per_channel: bool = True,
         mode: str = "approximate",
+        datapath: Datapath | str | None = None,
     ) -> None:
         nn.MultiheadAttention.__init__(
             self, embed_dim, num_heads, dropout, bias, add_bias_kv, add_zero_attn, kdim, vdim,
@@ -318,7 +321,7 @@ device, dtype
         )  # fmt: skip
         shared: dict[str, Any] = {
             "multiplier": multiplier, "mapping": mapping, "gradient": gradient,
-            "calibrator": calibrator, "mode": mode,
+            "calibrator": calibrator, "mode": mode, "datapath": datapath,
         }  # fmt: skip
         has_bias = "in_proj_bias" if bias else None
         for i, name in enumerate(("q_proj", "k_proj", "v_proj")):

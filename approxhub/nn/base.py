@@ -26,16 +26,23 @@ from approxhub.nn.gradients import (
 )
 from approxhub.nn.noise import Noise
 from approxhub.nn.recomputation import recomputing
+from approxhub.nn.sums import Multiplication, Sums, channel_terms, corrected, sum_products
 from approxhub.ops import accumulator_dtype, code_dtype, register
-from approxhub.quantization import CodeRange, OperandMapping, Quantizer
+from approxhub.quantization import (
+    CodeRange,
+    Datapath,
+    OperandMapping,
+    Quantizer,
+    integer_bias,
+)
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["MODES", "ApproxLayer", "dequantize_accumulator"]
+__all__ = ["MODES", "ApproxLayer", "dequantize"]
 
 MODES = ("float", "exact", "approximate", "noise")
-_STATE_SCHEMA = 1
+_STATE_SCHEMA = 2  # 1 had no datapath, which was the default one
 _QUANTIZERS = ("input_quantizer", "weight_quantizer")
 
 _log = logging.getLogger("approxhub")
@@ -46,14 +53,11 @@ def _exact_like(a_bits: int, a_signed: bool, b_bits: int, b_signed: bool) -> Mul
     return exact(a_bits, a_signed, b_bits=b_bits, b_signed=b_signed)
 
 
-def dequantize_accumulator(
-    acc: Tensor,
-    k: int,
-    max_abs: int,
-    x_quantizer: Quantizer,
-    w_quantizer: Quantizer,
-    x_sums: Tensor | None,
-    w_sums: Tensor | None,
+def dequantize(
+    sums: Sums,
+    bound: int,
+    zero_points: tuple[Tensor, Tensor],
+    scale: Tensor,
     channel_dim: int,
     bias: Tensor | None = None,
 ) -> Tensor:
@@ -61,56 +65,54 @@ def dequantize_accumulator(
 
     ``acc - z_x * sum(w) - z_w * sum(x) + k * z_x * z_w`` in int64, then float32 times
     ``s_x * s_w`` (B. Jacob et al., CVPR 2018, DOI 10.1109/CVPR.2018.00286, equation 7), then plus
-    the bias.
+    the bias; one of integers comes before the scale.
 
     Parameters
     ----------
-    acc : Tensor of int32 or int64
-        Sums of products of raw codes.
-    k : int
-        Products in each sum.
-    max_abs : int
-        Largest magnitude of a product.
-    x_quantizer, w_quantizer : Quantizer
-        Give scales and zero points; those of the weights may be per channel.
-    x_sums : Tensor of int64 or None
-        Sums of the activation codes, of the shape of `acc` with groups (or 1) in place of
-        channels; needed if weights have zero points.
-    w_sums : Tensor of int64 or None
-        Sums of the weight codes, (channels,); needed if activations have a zero point.
+    sums : Sums
+        Sums of products, and of the operands that carry zero points.
+    bound : int
+        No sum, and nothing on the way to it, is larger than this.
+    zero_points : (Tensor of int64, Tensor of int64)
+        Of activations, (), and of weights, () or (channels,).
+    scale : Tensor of float32, () or (channels,)
+        Of one unit of the sums.
     channel_dim : int
-        Dimension of `acc` that holds the output channels.
-    bias : Tensor of float32 or None
-        Added to each channel, (channels,).
+        Dimension of the sums that holds the output channels.
+    bias : Tensor of float32 or of integers, (channels,), or None
 
     Returns
     -------
     Tensor of float32
-        Of the shape of `acc`.
+        Of the shape of the sums.
     """
-    channels = acc.shape[channel_dim]
-    z_x = x_quantizer.zero_point.to(torch.int64)
-    z_w = w_quantizer.zero_point.to(torch.int64)
-    term = torch.zeros(channels, dtype=torch.int64, device=acc.device)
-    if w_sums is not None:
-        term = term - z_x * w_sums
-        if x_sums is not None:
-            term = term + k * z_x * z_w
-    scale = (x_quantizer.scale * w_quantizer.scale).expand(channels)
-    bound = k * (max_abs + 3 * x_quantizer.code_range.largest * w_quantizer.code_range.largest)
-    done = real.dequantize(acc, bound, term, z_w, x_sums, scale, bias, channel_dim)
-    if done is not None:
-        return done
-    shape = [1] * acc.dim()
+    channels = sums.acc.shape[channel_dim]
+    z_x, z_w = zero_points
+    terms, scale = channel_terms(sums, z_x, z_w, channels), scale.expand(channels)
+    if bias is None or bias.is_floating_point():
+        done = real.dequantize(sums.acc, bound, terms, z_w, sums.x_sums, scale, bias, channel_dim)
+        if done is not None:
+            return done
+    else:
+        terms, bias = terms + bias, None
+    shape = [1] * sums.acc.dim()
     shape[channel_dim] = -1
-    total = acc.to(torch.int64) + term.reshape(shape)
-    if x_sums is not None:
-        groups = x_sums.shape[channel_dim]
-        total = total - z_w.expand(channels).reshape(shape) * x_sums.repeat_interleave(
-            channels // groups, dim=channel_dim
-        )
+    total = corrected(sums, terms, z_w, channel_dim)
     y = total.to(torch.float32) * scale.reshape(shape)
     return y if bias is None else y + bias.reshape(shape)
+
+
+class _IntegerBias(torch.autograd.Function):
+    """Hands a result that holds a rounded bias on, with the gradient of the bias behind it."""
+
+    @staticmethod
+    def forward(ctx: Any, y: Tensor, bias: Tensor, channel_dim: int) -> Tensor:
+        ctx.others = [d for d in range(y.dim()) if d != channel_dim % y.dim()]
+        return y.view_as(y)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None]:
+        return grads[0], grads[0].sum(ctx.others), None
 
 
 class ApproxLayer(nn.Module):
@@ -124,6 +126,8 @@ class ApproxLayer(nn.Module):
         The circuit with the wrapper of its mapping.
     mapping : OperandMapping
         How activations and weights become operands.
+    datapath : Datapath
+        What hardware does around its multipliers.
     mode : {'float', 'exact', 'approximate', 'noise'}
         What a forward pass does.
     noise : Noise or None
@@ -141,6 +145,7 @@ class ApproxLayer(nn.Module):
     compensation: Tensor | None
 
     _channel_dim: ClassVar[int] = -1
+    _datapath: Datapath = Datapath()
     # Sees the codes of a pass, where somebody captures statistics.
     _capture: Callable[[Tensor, Tensor, Product], None] | None = None
 
@@ -154,14 +159,17 @@ class ApproxLayer(nn.Module):
         calibrator: str = "moving-average",
         per_channel: bool = True,
         mode: str = "approximate",
+        datapath: Datapath | str | None = None,
     ) -> None:
         m = _resolved(multiplier)
         if mapping is None:
             mapping = OperandMapping.default(m)
         elif isinstance(mapping, str):
             mapping = OperandMapping.parse(mapping)
-        effective, x_codes, w_codes = mapping.resolve(m)
+        datapath = _parsed(datapath)
+        effective, x_codes, w_codes = _resolve(m, mapping, datapath)
         self._use(m, effective, mapping)
+        self._datapath = datapath
         self.set_gradient(gradient)
         self.mode = mode
         self.noise = None
@@ -169,6 +177,8 @@ class ApproxLayer(nn.Module):
         self._compensated: str | None = None
         self._observing = False
         self._make_quantizers(x_codes, w_codes, calibrator, per_channel)
+        for quantizer in (self.input_quantizer, self.weight_quantizer):
+            quantizer.set_codes(quantizer.code_range, datapath.scales == "power-of-two")
         self.observe_weight()
         self.register_load_state_dict_pre_hook(_before_load)  # type: ignore[no-untyped-call]
         self.register_load_state_dict_post_hook(_after_load)  # type: ignore[no-untyped-call]
@@ -233,6 +243,11 @@ class ApproxLayer(nn.Module):
         return self._mapping
 
     @property
+    def datapath(self) -> Datapath:
+        """What hardware does around its multipliers."""
+        return self._datapath
+
+    @property
     def mode(self) -> str:
         """``'float'``, ``'exact'``, ``'approximate'`` or ``'noise'``."""
         return self._mode
@@ -267,21 +282,42 @@ class ApproxLayer(nn.Module):
         if mapping is None:
             mapping = self._mapping
             try:
-                resolved = mapping.resolve(m)
+                mapping.resolve(m)
             except MappingError:
                 mapping = OperandMapping.default(m)
-                resolved = mapping.resolve(m)
-        else:
-            resolved = mapping.resolve(m)
-        effective, x_codes, w_codes = resolved
+        self._change(m, mapping, self._datapath)
+
+    def set_datapath(self, datapath: Datapath | str) -> None:
+        """Let hardware do something else around its multipliers, keeping calibrated ranges.
+
+        Parameters
+        ----------
+        datapath : Datapath or str
+            For instance ``'zero_point=before,padding=skip'``; what is not named has its default.
+
+        Raises
+        ------
+        MappingError
+            If `datapath` is not of that form, or does not fit the multiplier; the layer is
+            unchanged then.
+        """
+        self._change(self._multiplier, self._mapping, _parsed(datapath))
+
+    def _change(self, m: Multiplier, mapping: OperandMapping, datapath: Datapath) -> None:
+        effective, x_codes, w_codes = _resolve(m, mapping, datapath)
+        # What somebody has told a quantiser itself stays.
+        powers = None
+        if datapath.scales != self._datapath.scales:
+            powers = datapath.scales == "power-of-two"
         self._use(m, effective, mapping)
+        self._datapath = datapath
         # The ranges stay; where the codes change, scale and zero point follow from them.
         for quantizer, codes in (
             (self.input_quantizer, x_codes),
             (self.weight_quantizer, w_codes),
         ):
-            if codes != quantizer.code_range:
-                quantizer.set_codes(codes)
+            if codes != quantizer.code_range or powers is not None:
+                quantizer.set_codes(codes, powers)
 
     def set_gradient(self, gradient: str | Gradient) -> None:
         """Use another gradient.
@@ -308,15 +344,16 @@ class ApproxLayer(nn.Module):
         Parameters
         ----------
         shift : Tensor of float32, (channels,), or None
-            For each output channel; None for nothing. With another multiplier or mapping it has
-            no effect.
+            For each output channel; None for nothing. With another multiplier, mapping or
+            datapath it has no effect.
         """
         self.compensation = shift
         self._compensated = None if shift is None else self._circuit()
 
     def _circuit(self) -> str:
         """What a compensation is for."""
-        return f"{self._multiplier.identity} {self._mapping}"
+        path = f" {self._datapath}" if str(self._datapath) else ""
+        return f"{self._multiplier.identity} {self._mapping}{path}"
 
     def _with_compensation(self, bias: Tensor | None) -> Tensor | None:
         if (
@@ -354,6 +391,11 @@ class ApproxLayer(nn.Module):
         """The weight as it meets its quantiser, with the output channels first."""
         return self.weight
 
+    def _quantized_bias(self) -> Tensor | None:
+        """What is added to the products of the quantised weight, (channels,)."""
+        bias: Tensor | None = self.bias
+        return bias
+
     def _float_forward(self, x: Tensor, *args: Any) -> Tensor:
         """What torch's layer does."""
         raise NotImplementedError
@@ -365,8 +407,21 @@ class ApproxLayer(nn.Module):
     def _integer_forward(
         self, x_codes: Tensor, w_codes: Tensor, bias: Tensor | None, product: Any
     ) -> Tensor:
-        """Real result of codes, plus `bias` if given; the arithmetic is that of the mode."""
-        raise NotImplementedError
+        """Real result of operands, plus `bias` if given; the arithmetic is that of the mode."""
+        sums = sum_products(product, x_codes, w_codes, self._multiplication())
+        return self._dequantized(sums.acc, sums.terms, sums.x_sums, sums.w_sums, bias)
+
+    def _multiplication(self) -> Multiplication:
+        """How this mode multiplies operands, and the zero points that they carry."""
+
+        def carried(quantizer: Quantizer) -> Tensor | None:
+            after = self._datapath.zero_point == "after"
+            return quantizer.zero_point if after and quantizer.code_range.affine else None
+
+        return Multiplication(
+            self._arithmetic[self._mode], self._handles[self._mode], self._handles["exact"],
+            carried(self.input_quantizer), carried(self.weight_quantizer),
+        )  # fmt: skip
 
     def data_quantizers(self) -> tuple[Quantizer, ...]:
         """The quantisers whose ranges come from data, and not from a weight."""
@@ -383,10 +438,11 @@ class ApproxLayer(nn.Module):
 
     def _multiplied_by(self) -> Arithmetic:
         """What the gradient has to know of this pass's products."""
+        before = self._datapath.zero_point == "before"
         return Arithmetic(
             self._arithmetic[self._mode],
-            Grid.of(self.input_quantizer),
-            Grid.of(self.weight_quantizer),
+            Grid.of(self.input_quantizer, before),
+            Grid.of(self.weight_quantizer, before),
         )
 
     def _checked(self, x: Tensor) -> Tensor:
@@ -408,12 +464,15 @@ class ApproxLayer(nn.Module):
         needs_grad = torch.is_grad_enabled() and (x.requires_grad or w.requires_grad)
         with without_autocast(device):
             bias = self._with_compensation(None if bias is None else bias.to(torch.float32))
-            # A bias with a gradient is added where autograd sees it.
-            later = needs_grad or (bias is not None and bias.requires_grad)
+            whole = self._datapath.bias == "int32"
+            # A real bias with a gradient is added where autograd sees it.
+            later = not whole and (needs_grad or (bias is not None and bias.requires_grad))
             m = self.effective_multiplier
             real_x, x_codes = self.input_quantizer.quantize(x, code_dtype(m.a), needs_grad)
             real_w, w_codes = self.weight_quantizer.quantize(w, code_dtype(m.b), needs_grad)
             with torch.no_grad():
+                x_codes = self._operand(x_codes, self.input_quantizer)
+                w_codes = self._operand(w_codes, self.weight_quantizer)
                 if self._capture is not None:
                     self._capture(x_codes, w_codes, product)
                 y = self._integer_forward(x_codes, w_codes, None if later else bias, product)
@@ -423,9 +482,21 @@ class ApproxLayer(nn.Module):
                 )
             if later and bias is not None:
                 y = y + self._along_channels(bias, y)
+            if whole and bias is not None and bias.requires_grad:
+                y = _IntegerBias.apply(  # type: ignore[no-untyped-call]
+                    y, bias, self._channel_dim
+                )
             if self._mode == "noise":
                 y = self._with_noise(y, product.terms(w))
         return y.to(out_dtype)
+
+    def _operand(self, codes: Tensor, quantizer: Quantizer) -> Tensor:
+        """What of codes enters the multiplier."""
+        if self._datapath.zero_point == "after" or not quantizer.code_range.affine:
+            return codes
+        # A difference fits the operand: the datapath leaves the codes a bit less.
+        zero = quantizer._along(quantizer.zero_point, codes.dim())
+        return (codes.to(torch.int32) - zero).to(codes.dtype)
 
     def _along_channels(self, t: Tensor, y: Tensor) -> Tensor:
         """A tensor of one number for each channel, or for all, shaped to broadcast against `y`."""
@@ -478,10 +549,19 @@ class ApproxLayer(nn.Module):
         w_sums: Tensor | None,
         bias: Tensor | None,
     ) -> Tensor:
-        return dequantize_accumulator(
-            acc, k, self._arithmetic[self._mode].max_abs, self.input_quantizer,
-            self.weight_quantizer, x_sums, w_sums, self._channel_dim, bias,
-        )  # fmt: skip
+        """Real numbers of sums; `_channel_dim` of them are the output channels."""
+        x, w = self.input_quantizer, self.weight_quantizer
+        scale, zeros = x.scale * w.scale, (x.zero_point, w.zero_point)
+        if self._datapath.zero_point == "before":
+            x_sums = w_sums = None
+        if bias is not None and self._datapath.bias == "int32":
+            bias = integer_bias(bias, scale)
+        bound = k * (
+            self._arithmetic[self._mode].max_abs + 3 * x.code_range.largest * w.code_range.largest
+        )
+        z_x, z_w = (z.to(torch.int64) for z in zeros)
+        sums = Sums(acc, k, x_sums, w_sums)
+        return dequantize(sums, bound, (z_x, z_w), scale, self._channel_dim, bias)
 
     # --- state --------------------------------------------------------------------
 
@@ -495,6 +575,7 @@ class ApproxLayer(nn.Module):
             "multiplier": self._multiplier.id,
             "identity": self._multiplier.identity,
             "mapping": str(self._mapping),
+            "datapath": str(self._datapath),
             "gradient": self.gradient,
             "calibrators": {n: getattr(self, n).calibrator_name for n in _QUANTIZERS},
             "calibrated": {n: getattr(self, n).calibrated for n in _QUANTIZERS},
@@ -526,11 +607,17 @@ class ApproxLayer(nn.Module):
                 saved["mapping"],
                 self._mapping,
             )
+        if saved["datapath"] != str(self._datapath):
+            _log.warning(
+                "checkpoint was made with datapath %s; this layer keeps %s",
+                saved["datapath"] or "default",
+                str(self._datapath) or "default",
+            )
         for name in _QUANTIZERS:
             quantizer = getattr(self, name)
             quantizer.calibrated = bool(saved["calibrated"][name])
         self._compensated = saved.get("compensated")
-        self._loaded_from = (saved["identity"], saved["mapping"])
+        self._loaded_from = (saved["identity"], saved["mapping"], saved["datapath"])
 
     def _readable(self, state: Any) -> dict[str, Any]:
         """A checkpoint's settings, if it was not made with another circuit of this one's name."""
@@ -547,7 +634,23 @@ class ApproxLayer(nn.Module):
     def extra_repr(self) -> str:
         """The torch layer's, and multiplier, mapping and mode."""
         inner = super().extra_repr()
-        return f"{inner}, multiplier={self._multiplier.id}, mapping={self._mapping}, {self._mode}"
+        path = f", datapath({self._datapath})" if str(self._datapath) else ""
+        return (
+            f"{inner}, multiplier={self._multiplier.id}, mapping={self._mapping}{path}, "
+            f"{self._mode}"
+        )
+
+
+def _parsed(datapath: Datapath | str | None) -> Datapath:
+    return datapath if isinstance(datapath, Datapath) else Datapath.parse(datapath or "")
+
+
+def _resolve(
+    m: Multiplier, mapping: OperandMapping, datapath: Datapath
+) -> tuple[Multiplier, CodeRange, CodeRange]:
+    """As :meth:`OperandMapping.resolve`, with the codes that the datapath leaves."""
+    effective, x_codes, w_codes = mapping.resolve(m)
+    return effective, datapath.codes(x_codes, "activations"), datapath.codes(w_codes, "weights")
 
 
 def _whole(weight: Tensor) -> Tensor:
@@ -564,8 +667,11 @@ def _decode(state: Any) -> dict[str, Any]:
     try:
         saved: dict[str, Any] = json.loads(bytes(state.cpu().tolist()))
         version = saved["schema"]
+        if version == 1:
+            saved["datapath"] = ""
+            version = _STATE_SCHEMA
         if version == _STATE_SCHEMA:
-            _ = [saved[key] for key in ("multiplier", "identity", "mapping")]
+            _ = [saved[key] for key in ("multiplier", "identity", "mapping", "datapath")]
             _ = [saved["calibrated"][name] for name in _QUANTIZERS]
     except (AttributeError, ValueError, TypeError, KeyError) as error:
         raise CheckpointError(f"a layer's extra state is unreadable: {error}") from error
@@ -607,13 +713,17 @@ def _before_load(module: nn.Module, state_dict: Mapping[str, Any], prefix: str, 
 def _after_load(module: nn.Module, incompatible: Any) -> None:
     """Once weights and quantisers are in: make what follows from them follow."""
     assert isinstance(module, ApproxLayer)
-    mine = (module.multiplier.identity, str(module.mapping))
+    mine = (module.multiplier.identity, str(module.mapping), str(module.datapath))
     loaded = module.__dict__.pop("_loaded_from", mine)
+    powers = None
+    if Datapath.parse(loaded[2]).scales != module.datapath.scales:
+        powers = module.datapath.scales == "power-of-two"
+        module.weight_quantizer.set_codes(module.weight_quantizer.code_range, powers)
     # Saved in training, the range is that of the weights before the last step.
     module.observe_weight()
     if module.__dict__.pop("_float_checkpoint", False):
         return
-    quantizer = module.input_quantizer
-    if loaded != mine:  # its scales are for other codes: they follow from the ranges
-        quantizer.set_codes(quantizer.code_range)
-    quantizer.resume()
+    for quantizer in module.data_quantizers():
+        if loaded != mine:  # its scales are for other codes: they follow from the ranges
+            quantizer.set_codes(quantizer.code_range, powers)
+        quantizer.resume()

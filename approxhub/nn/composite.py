@@ -12,7 +12,7 @@ from approxhub.errors import InputError
 from approxhub.multiplier import Multiplier
 from approxhub.nn.base import ApproxLayer
 from approxhub.nn.linear import Linear
-from approxhub.quantization import OperandMapping
+from approxhub.quantization import Datapath, OperandMapping
 
 __all__ = ["CompositeLayer", "Projection"]
 
@@ -38,6 +38,12 @@ class CompositeLayer(nn.Module):
     def mapping(self) -> OperandMapping | None:
         """The operand mapping of all parts; None where they differ."""
         found = {part.mapping for part in self.parts().values()}
+        return found.pop() if len(found) == 1 else None
+
+    @property
+    def datapath(self) -> Datapath | None:
+        """What hardware does around the multipliers of all parts; None where they differ."""
+        found = {part.datapath for part in self.parts().values()}
         return found.pop() if len(found) == 1 else None
 
     @property
@@ -68,6 +74,23 @@ class CompositeLayer(nn.Module):
         except Exception:
             for part, m, old in before:
                 part.set_multiplier(m, old)
+            raise
+
+    def set_datapath(self, datapath: Datapath | str) -> None:
+        """Use another datapath in all parts; see :meth:`ApproxLayer.set_datapath`.
+
+        Raises
+        ------
+        MappingError
+            If it does not fit; the layer is unchanged then.
+        """
+        before = [(part, part.datapath) for part in self.parts().values()]
+        try:
+            for part, _ in before:
+                part.set_datapath(datapath)
+        except Exception:
+            for part, old in before:
+                part.set_datapath(old)
             raise
 
     def exact_products(self) -> list[tuple[str, str]]:

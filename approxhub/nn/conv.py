@@ -9,12 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from approxhub.errors import InputError
-from approxhub.functional import window_sums
 from approxhub.multiplier import Multiplier
 from approxhub.nn.base import ApproxLayer
 from approxhub.nn.gradients import ConvProduct
-from approxhub.ops import lut_conv
-from approxhub.quantization import OperandMapping
+from approxhub.quantization import Datapath, OperandMapping
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -53,7 +51,7 @@ class ImageLayer(ApproxLayer):
         raise NotImplementedError
 
 
-class _ConvNd(ImageLayer):
+class ConvNd(ImageLayer):
     """A convolution over any number of dimensions."""
 
     _float_type: ClassVar[type[nn.Conv1d | nn.Conv2d | nn.Conv3d]]
@@ -86,13 +84,14 @@ class _ConvNd(ImageLayer):
         calibrator: str = "moving-average",
         per_channel: bool = True,
         mode: str = "approximate",
+        datapath: Datapath | str | None = None,
     ) -> None:
         make: Any = self._float_type.__init__
         make(
             self, in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias,
             padding_mode, device, dtype,
         )  # fmt: skip
-        self._setup(multiplier, mapping, gradient, calibrator, per_channel, mode)
+        self._setup(multiplier, mapping, gradient, calibrator, per_channel, mode, datapath)
 
     @classmethod
     def from_float(
@@ -132,38 +131,23 @@ class _ConvNd(ImageLayer):
         return y
 
     def _batch_path(self, x: Tensor, *args: Any) -> Tensor:
-        sides = tuple(side for pair in reversed(self._sides()) for side in pair)
-        if self.padding_mode != "zeros":
+        product, sides = self._product()
+        if sides is not None:
             # Copies of activations: quantising before or after is the same.
             x = F.pad(x, sides, mode=self.padding_mode)
-            sides = (0,) * len(sides)
-        product = ConvProduct(self.stride, sides, self.dilation, self.groups)
-        return self._run(x, product, self._quantized_weight(), self.bias)
+        return self._run(x, product, self._quantized_weight(), self._quantized_bias())
 
-    def _integer_forward(
-        self, x_codes: Tensor, w_codes: Tensor, bias: Tensor | None, product: Any
-    ) -> Tensor:
-        k = w_codes.shape[1:].numel()
-        zero, kernel = self.input_quantizer.zero_point, w_codes.shape[2:]
-        # `lut_conv` wants the first dimension first.
-        last_first = product.padding
-        sides = [s for d in reversed(range(self._dims)) for s in last_first[2 * d : 2 * d + 2]]
-        acc = lut_conv(
-            x_codes, w_codes, zero, self._handles[self._mode], product.stride, sides,
-            product.dilation, product.groups, self._accumulator(k),
-        )  # fmt: skip
-        x_sums = w_sums = None
-        if self.weight_quantizer.code_range.affine:
-            x_sums = window_sums(
-                x_codes, zero, kernel, stride=product.stride, padding=sides,
-                dilation=product.dilation, groups=product.groups,
-            )  # fmt: skip
-        if self.input_quantizer.code_range.affine:
-            w_sums = w_codes.flatten(1).sum(1, dtype=torch.int64)
-        return self._dequantized(acc, k, x_sums, w_sums, bias)
+    def _product(self) -> tuple[ConvProduct, tuple[int, ...] | None]:
+        """The product, and what the image is padded with before it, where not with zeros."""
+        sides = tuple(side for pair in reversed(self._sides()) for side in pair)
+        copied = self.padding_mode != "zeros"
+        skip = self.datapath.padding == "skip"
+        inside = (0,) * len(sides) if copied else sides
+        product = ConvProduct(self.stride, inside, self.dilation, self.groups, skip)
+        return product, sides if copied else None
 
 
-class Conv1d(_ConvNd, nn.Conv1d):
+class Conv1d(ConvNd, nn.Conv1d):
     """:class:`torch.nn.Conv1d` whose products come from a multiplier; see :class:`Conv2d`.
 
     Parameters
@@ -171,7 +155,7 @@ class Conv1d(_ConvNd, nn.Conv1d):
     in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, \
 padding_mode, device, dtype
         As in :class:`torch.nn.Conv1d`.
-    multiplier, mapping, gradient, calibrator, per_channel, mode
+    multiplier, mapping, gradient, calibrator, per_channel, mode, datapath
         As in :class:`approxhub.nn.Linear`.
 
     Examples
@@ -185,11 +169,11 @@ padding_mode, device, dtype
     _dims, _float_type = 1, nn.Conv1d
 
 
-class Conv2d(_ConvNd, nn.Conv2d):
+class Conv2d(ConvNd, nn.Conv2d):
     """:class:`torch.nn.Conv2d` whose products come from a multiplier.
 
     Padding with zeros is padding with the code of real zero, and goes through the multiplier
-    like any other code.
+    like any other code, unless the datapath skips it.
 
     Parameters
     ----------
@@ -197,7 +181,7 @@ class Conv2d(_ConvNd, nn.Conv2d):
 padding_mode, device, dtype
         As in :class:`torch.nn.Conv2d`: string padding, every padding mode, groups and depthwise
         included.
-    multiplier, mapping, gradient, calibrator, per_channel, mode
+    multiplier, mapping, gradient, calibrator, per_channel, mode, datapath
         As in :class:`approxhub.nn.Linear`.
 
     Raises
@@ -218,7 +202,7 @@ padding_mode, device, dtype
     _dims, _float_type = 2, nn.Conv2d
 
 
-class Conv3d(_ConvNd, nn.Conv3d):
+class Conv3d(ConvNd, nn.Conv3d):
     """:class:`torch.nn.Conv3d` whose products come from a multiplier; see :class:`Conv2d`.
 
     Parameters
@@ -226,7 +210,7 @@ class Conv3d(_ConvNd, nn.Conv3d):
     in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, \
 padding_mode, device, dtype
         As in :class:`torch.nn.Conv3d`.
-    multiplier, mapping, gradient, calibrator, per_channel, mode
+    multiplier, mapping, gradient, calibrator, per_channel, mode, datapath
         As in :class:`approxhub.nn.Linear`.
 
     Examples

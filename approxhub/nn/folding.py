@@ -18,7 +18,6 @@ from approxhub.multiplier import Multiplier
 from approxhub.nn.base import ApproxLayer
 from approxhub.nn.conv import Conv1d, Conv2d, Conv3d
 from approxhub.nn.conv_transpose import ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
-from approxhub.nn.gradients import Product
 from approxhub.nn.linear import Linear
 from approxhub.nn.recomputation import recomputing
 
@@ -152,10 +151,9 @@ class _Normalized(ApproxLayer):
         finally:
             self._affine = None
 
-    def _run(self, x: Tensor, product: Product, w: Tensor, bias: Tensor | None) -> Tensor:
-        assert self._affine is not None
-        scale, shift = self._affine
-        return super()._run(x, product, w, shift if bias is None else shift + bias * scale)
+    def _quantized_bias(self) -> Tensor | None:
+        scale, shift = self._affine or self._running_affine()
+        return shift if self.bias is None else shift + self.bias * scale
 
 
 class NormalizedLinear(_Normalized, Linear):

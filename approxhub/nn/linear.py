@@ -12,8 +12,7 @@ from approxhub.errors import InputError
 from approxhub.multiplier import Multiplier
 from approxhub.nn.base import ApproxLayer
 from approxhub.nn.gradients import LinearProduct
-from approxhub.ops import lut_gemm
-from approxhub.quantization import OperandMapping
+from approxhub.quantization import Datapath, OperandMapping
 
 __all__ = ["Linear"]
 
@@ -38,11 +37,14 @@ class Linear(ApproxLayer, nn.Linear):
         One weight scale for each output channel, or one for all.
     mode : {'approximate', 'exact', 'float'}
         What a forward pass does at first.
+    datapath : Datapath or str, optional
+        What hardware does with zero points, padding, bias and scales, as
+        ``'zero_point=before,bias=int32'``; see :class:`approxhub.quantization.Datapath`.
 
     Raises
     ------
     MappingError
-        If the multiplier does not fit the mapping.
+        If the multiplier does not fit the mapping and the datapath.
     NotFoundError
         If the multiplier, gradient or calibrator is not known.
 
@@ -68,9 +70,10 @@ class Linear(ApproxLayer, nn.Linear):
         calibrator: str = "moving-average",
         per_channel: bool = True,
         mode: str = "approximate",
+        datapath: Datapath | str | None = None,
     ) -> None:
         nn.Linear.__init__(self, in_features, out_features, bias, device, dtype)
-        self._setup(multiplier, mapping, gradient, calibrator, per_channel, mode)
+        self._setup(multiplier, mapping, gradient, calibrator, per_channel, mode, datapath)
 
     @classmethod
     def from_float(cls, layer: nn.Linear, multiplier: Multiplier | str, **options: Any) -> Linear:
@@ -102,16 +105,7 @@ class Linear(ApproxLayer, nn.Linear):
             raise InputError(
                 f"{type(self).__name__} takes (..., {width}) activations, got {tuple(x.shape)}"
             )
-        y = self._run(x.reshape(-1, width), LinearProduct(), self._quantized_weight(), self.bias)
+        y = self._run(
+            x.reshape(-1, width), LinearProduct(), self._quantized_weight(), self._quantized_bias()
+        )
         return y.reshape(*x.shape[:-1], y.shape[-1])
-
-    def _integer_forward(
-        self, x_codes: Tensor, w_codes: Tensor, bias: Tensor | None, product: Any
-    ) -> Tensor:
-        k = w_codes.shape[1]
-        acc = lut_gemm(x_codes, w_codes.t(), self._handles[self._mode], self._accumulator(k))
-        x_affine = self.input_quantizer.code_range.affine
-        w_affine = self.weight_quantizer.code_range.affine
-        x_sums = x_codes.sum(-1, keepdim=True, dtype=torch.int64) if w_affine else None
-        w_sums = w_codes.sum(-1, dtype=torch.int64) if x_affine else None
-        return self._dequantized(acc, k, x_sums, w_sums, bias)

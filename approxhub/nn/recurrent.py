@@ -21,7 +21,7 @@ from approxhub.multiplier import Multiplier
 from approxhub.nn.base import ApproxLayer
 from approxhub.nn.composite import CompositeLayer, Projection, require_real
 from approxhub.nn.recomputation import recomputing
-from approxhub.quantization import OperandMapping
+from approxhub.quantization import Datapath, OperandMapping
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -142,13 +142,14 @@ class _Recurrent(CompositeLayer):
         calibrator: str = "moving-average",
         per_channel: bool = True,
         mode: str = "approximate",
+        datapath: Datapath | str | None = None,
         **kwargs: Any,
     ) -> None:
         make: Any = self._float_type.__init__
         make(self, *args, **kwargs)
         self._make_parts(
             multiplier=multiplier, mapping=mapping, gradient=gradient, calibrator=calibrator,
-            per_channel=per_channel, mode=mode,
+            per_channel=per_channel, mode=mode, datapath=datapath,
         )  # fmt: skip
 
     def _make_parts(self, **options: Any) -> None:
@@ -369,7 +370,7 @@ class LSTM(_Recurrent, nn.LSTM):  # type: ignore[misc]  # of torch's, `mode` is 
         `proj_size` and packed sequences included.
     multiplier : Multiplier or str
         A multiplier or its id.
-    mapping, gradient, calibrator, per_channel, mode
+    mapping, gradient, calibrator, per_channel, mode, datapath
         As in :class:`approxhub.nn.Linear`.
 
     Raises
@@ -410,7 +411,7 @@ class GRU(_Recurrent, nn.GRU):  # type: ignore[misc]  # of torch's, `mode` is th
     ----------
     *args, **kwargs
         As in :class:`torch.nn.GRU`.
-    multiplier, mapping, gradient, calibrator, per_channel, mode
+    multiplier, mapping, gradient, calibrator, per_channel, mode, datapath
         As in :class:`LSTM`.
 
     Examples
@@ -435,7 +436,7 @@ class RNN(_Recurrent, nn.RNN):  # type: ignore[misc]  # of torch's, `mode` is th
     ----------
     *args, **kwargs
         As in :class:`torch.nn.RNN`.
-    multiplier, mapping, gradient, calibrator, per_channel, mode
+    multiplier, mapping, gradient, calibrator, per_channel, mode, datapath
         As in :class:`LSTM`.
 
     Examples
@@ -481,13 +482,14 @@ class _Cell(CompositeLayer):
         calibrator: str = "moving-average",
         per_channel: bool = True,
         mode: str = "approximate",
+        datapath: Datapath | str | None = None,
         **kwargs: Any,
     ) -> None:
         make: Any = self._float_type.__init__
         make(self, *args, **kwargs)
         self._make_parts(
             multiplier=multiplier, mapping=mapping, gradient=gradient, calibrator=calibrator,
-            per_channel=per_channel, mode=mode,
+            per_channel=per_channel, mode=mode, datapath=datapath,
         )  # fmt: skip
 
     def _make_parts(self, **options: Any) -> None:
@@ -576,7 +578,7 @@ class LSTMCell(_Cell, nn.LSTMCell):
     ----------
     *args, **kwargs
         As in :class:`torch.nn.LSTMCell`.
-    multiplier, mapping, gradient, calibrator, per_channel, mode
+    multiplier, mapping, gradient, calibrator, per_channel, mode, datapath
         As in :class:`LSTM`.
 
     Examples
@@ -601,7 +603,7 @@ class GRUCell(_Cell, nn.GRUCell):
     ----------
     *args, **kwargs
         As in :class:`torch.nn.GRUCell`.
-    multiplier, mapping, gradient, calibrator, per_channel, mode
+    multiplier, mapping, gradient, calibrator, per_channel, mode, datapath
         As in :class:`LSTM`.
 
     Examples
@@ -624,7 +626,7 @@ class RNNCell(_Cell, nn.RNNCell):
     ----------
     *args, **kwargs
         As in :class:`torch.nn.RNNCell`.
-    multiplier, mapping, gradient, calibrator, per_channel, mode
+    multiplier, mapping, gradient, calibrator, per_channel, mode, datapath
         As in :class:`LSTM`.
 
     Examples

@@ -143,13 +143,13 @@ class LearnedQuantizer(Quantizer):
             super().fit(x)
 
     @torch.no_grad()
-    def set_codes(self, codes: CodeRange) -> None:
+    def set_codes(self, codes: CodeRange, power_of_two: bool | None = None) -> None:
         """Use other codes for the range that the learned scale covers."""
-        if codes == self.code_range:
+        if codes == self.code_range and power_of_two in (None, self.power_of_two):
             return
         limits = (self.code_range.qmin, self.code_range.qmax)
         low, high = ((limit - self.zero_point) * self.scale for limit in limits)
-        super().set_codes(codes)
+        super().set_codes(codes, power_of_two)
         if self.calibrated:
             self.set_range(low, high)
 

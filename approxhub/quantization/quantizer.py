@@ -248,9 +248,11 @@ class Quantizer(nn.Module):
         self._derive()
         self.calibrated = True
 
-    def set_codes(self, codes: CodeRange) -> None:
-        """Use other codes for the same range."""
+    def set_codes(self, codes: CodeRange, power_of_two: bool | None = None) -> None:
+        """Use other codes for the same range, and other scales if said."""
         self.code_range = codes
+        if power_of_two is not None:
+            self.power_of_two = power_of_two
         if isinstance(self.calibrator, CodesAware):
             self.calibrator.use_codes(codes, self.power_of_two)
         if self.calibrated:

@@ -462,7 +462,7 @@ def test_unreadable_extra_state(fitted, extra):
 
 def test_newer_extra_state(fitted):
     """A checkpoint of a later version is refused with both versions."""
-    text = bytes(fitted.get_extra_state().tolist()).replace(b'"schema": 1', b'"schema": 7')
+    text = bytes(fitted.get_extra_state().tolist()).replace(b'"schema": 2', b'"schema": 7')
     with pytest.raises(CheckpointError, match="version 7"):
         fitted.set_extra_state(torch.tensor(list(text), dtype=torch.uint8))
 

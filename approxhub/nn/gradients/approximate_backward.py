@@ -306,8 +306,9 @@ def _(
 ) -> Tensor:
     """A convolution of images with gradients, in which the batch is the channels' dimension."""
     sides = [s for pair in zip(*_sides(product), strict=True) for s in pair]
+    code = None if product.skip else pad
     found = [
-        _correlated(images, kernels, pad, m, product.dilation, sides, product.stride)
+        _correlated(images, kernels, code, m, product.dilation, sides, product.stride)
         for images, kernels in zip(
             x.chunk(product.groups, 1), grad.chunk(product.groups, 1), strict=True
         )

@@ -59,11 +59,12 @@ class Grid:
     format: OperandFormat
 
     @classmethod
-    def of(cls, quantizer: Quantizer) -> Grid:
-        """Take a snapshot of a quantiser."""
+    def of(cls, quantizer: Quantizer, subtracted: bool = False) -> Grid:
+        """Take a snapshot of a quantiser; its zero point may be `subtracted` from codes already."""
+        zero = quantizer.zero_point
         return cls(
             quantizer.scale.clone(),
-            quantizer.zero_point.clone(),
+            torch.zeros_like(zero) if subtracted else zero.clone(),
             quantizer.axis,
             quantizer.code_range.format,
         )

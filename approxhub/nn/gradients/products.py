@@ -89,12 +89,15 @@ class ConvProduct:
         Before and behind each dimension, the last dimension first, as
         :func:`torch.nn.functional.pad` takes it: left, right, top, bottom for two.
     groups : int
+    skip : bool
+        Whether there are no products with padding.
     """
 
     stride: tuple[int, ...]
     padding: tuple[int, ...]
     dilation: tuple[int, ...]
     groups: int
+    skip: bool = False
 
     def terms(self, w: Tensor) -> int:
         """Weights of an output channel."""
@@ -125,6 +128,7 @@ class ConvProduct:
 
     def grad_weight(self, grad: Tensor, x: Tensor, w: Tensor, pad: Tensor | None = None) -> Tensor:
         """Correlation of the gradient with the activations."""
+        pad = None if self.skip else pad
         if pad is None and self._even():
             return self._backward(grad, x, w, False, 1)
         padded = F.pad(x, self.padding)
