@@ -27,6 +27,7 @@ from approxhub.ops import (
     conv_shape,
     lut_conv,
     lut_gemm,
+    multiplier_of,
     register,
 )
 
@@ -688,6 +689,10 @@ def conv_transpose_codes(
         _phases(*one) for one in zip(size, out_size, kernel, stride, padding, dilation, strict=True)
     ]
     pad = torch.zeros((), dtype=torch.int64, device=x.device)
+    # Traced code cannot look at tables. Without one, only a circuit could tell.
+    blind = torch.compiler.is_compiling() or x.is_meta
+    known = None if blind else multiplier_of(handle)
+    adds = known is None or not known.has_table or bool(known.table[0].any())
     for combination in itertools.product(*phases):
         part, taps = x, weights
         pads, steps = [], []
@@ -698,7 +703,7 @@ def conv_transpose_codes(
             steps.append(phase.step)
         ones = [1] * len(steps)
         sums = lut_conv(part, taps, pad, handle, ones, pads, steps, groups, dtype)
-        if any(pads):
+        if any(pads) and adds:
             sums = sums - padding_sums(
                 tuple(part.shape[2:]), taps, pad, handle, dtype, ones, pads, steps
             )

@@ -67,11 +67,12 @@ static int64_t divisor(int64_t a, int64_t b) {
 }
 
 /* Lanes that are computed for a run, and some more for what every tile costs. */
-static int64_t work(int64_t length, int64_t granule, int64_t tile) {
-    return ah_round_up(length, granule) + (length + tile - 1) / tile * (tile / 8);
+static int64_t work(int64_t length, int64_t granule, int64_t tile, int64_t overhead) {
+    return ah_round_up(length, granule) + (length + tile - 1) / tile * overhead;
 }
 
-int32_t ah_layout_of(const ah_geometry *g, int64_t granule, int64_t tile, ah_layout *to) {
+int32_t ah_layout_of(const ah_geometry *g, int64_t granule, int64_t tile, int64_t overhead,
+                     ah_layout *to) {
     memset(to, 0, sizeof *to);
     if (!good(g)) return AH_BAD_ARGUMENT;
     const int64_t *kernel = g->kernel;
@@ -120,7 +121,7 @@ int32_t ah_layout_of(const ah_geometry *g, int64_t granule, int64_t tile, ah_lay
     const int64_t one = (g->out[0] - 1) * plane + (g->out[1] - 1) * line + g->out[2];
     const int64_t whole = (g->images - 1) * image + one;
     to->intervals = g->images, to->length = one, to->pitch = image;
-    if (work(whole, granule, tile) < g->images * work(one, granule, tile))
+    if (work(whole, granule, tile, overhead) < g->images * work(one, granule, tile, overhead))
         to->intervals = 1, to->length = whole, to->pitch = 0;
     to->lanes = to->intervals * ah_round_up(to->length, granule);
     return AH_OK;
@@ -129,14 +130,15 @@ int32_t ah_layout_of(const ah_geometry *g, int64_t granule, int64_t tile, ah_lay
 void ah_layout_free(ah_layout *layout) {
     free(layout->tap_phase), free(layout->tap_shift);
     for (int d = 0; d < 3; d++) free(layout->phase_at[d]);
+    memset(layout, 0, sizeof *layout);
 }
 
 int32_t ah_measure(const ah_geometry *g, int32_t planes, ah_sizes *sizes) {
     ah_layout layout, other;
-    int32_t status = ah_layout_of(g, 64, AH_LANES, &other);
+    int32_t status = ah_layout_of(g, 64, AH_LANES, AH_LANES / 8, &other);
     if (status != AH_OK) return status;
     ah_layout_free(&other);
-    status = ah_layout_of(g, 16, AH_WIDTH, &layout);
+    status = ah_layout_of(g, 16, AH_WIDTH, AH_WIDTH / 8, &layout);
     if (status != AH_OK) return status;
     const int64_t steps = planes * layout.quads * layout.taps;
     *sizes = (ah_sizes){
@@ -184,13 +186,25 @@ void ah_emit(const ah_sink *sink, int64_t first, int64_t width, int64_t row, int
     for (int64_t l = 0; quick && lane_term && l < width; l++) narrow[l] = (int32_t)lane_term[l];
     for (int64_t l = 0; l < width;) {
         const int64_t run = ah_smaller((w < out[2] ? out[2] : line) - w, width - l);
+        int64_t lines = 1;
         if (w < out[2] && h < out[1] && d < out[0]) {
             const int64_t at =
                 n * step[0] + row * step[1] + d * step[2] + h * step[3] + w * step[4];
             const int64_t *lanes = lane_term ? lane_term + l : NULL;
-            if (quick)
+            if (quick && !lane_term && run == out[2])
+                lines = ah_smaller((width - l - run) / line + 1, out[1] - h);
+            if (lines > count) /* as many lines in one call, where rows are few */
+                for (int64_t r = 0; r < count; r++) {
+                    int64_t term[AH_LANES];
+                    for (int64_t i = 0; i < lines; i++) term[i] = row_term[r];
+                    sink->kernels->put((int32_t *)sink->out + at + r * step[1], step[3], lines,
+                                       acc + r * pitch + l, line, run, term, NULL);
+                }
+            else if (quick) {
+                lines = 1;
                 sink->kernels->put((int32_t *)sink->out + at, step[1], count, acc + l, pitch, run,
                                    row_term, lane_term ? narrow + l : NULL);
+            }
             for (int64_t r = 0; r < count && !quick; r++)
                 if (sink->wide)
                     put_wide((int64_t *)sink->out + at + r * step[1], step[4], run,
@@ -201,7 +215,7 @@ void ah_emit(const ah_sink *sink, int64_t first, int64_t width, int64_t row, int
                                acc + r * pitch + l, (uint32_t)weight, (uint32_t)row_term[r],
                                lanes, fresh);
         }
-        l += run, w += run;
+        l += run + (lines - 1) * line, w += run, h += lines - 1;
         if (w == line) {
             w = 0;
             if (++h == layout->extent[1]) {

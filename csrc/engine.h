@@ -23,8 +23,9 @@ typedef struct {
 } ah_layout;
 
 /* AH_OK, or why not; ah_layout_free frees what it took. Kernels take `granule` lanes or more at a
- * time, and at most `tile`. */
-int32_t ah_layout_of(const ah_geometry *g, int64_t granule, int64_t tile, ah_layout *layout);
+ * time, and at most `tile`; each time costs as much as `overhead` lanes more. */
+int32_t ah_layout_of(const ah_geometry *g, int64_t granule, int64_t tile, int64_t overhead,
+                     ah_layout *layout);
 void ah_layout_free(ah_layout *layout);
 
 /* Writes (or adds, unless fresh) weight * acc + row_term + lane_term of lanes first .. first +

@@ -6,6 +6,9 @@
 
 enum {
     AH_LANES = 256,      /* most lanes that one call of `lookup` takes */
+    AH_MANY = 32,        /* most rows that one call of `many` takes */
+    AH_MANY_LANES = 1024,
+    AH_MANY_SPACE = 4 * 256 * AH_MANY + 2 * AH_MANY * AH_MANY_LANES, /* of 16 bits */
     AH_WIDTH = 64,       /* most lanes that one call of `product` takes */
     AH_FLUSH = 256       /* 256 bytes of at most 255 fit an unsigned 16-bit lane */
 };
@@ -27,6 +30,12 @@ typedef struct {
     void (*lookup)(const uint8_t *lanes, const int64_t *offset, int64_t k, const uint8_t *rows,
                    int64_t stride, int64_t count, const uint8_t *image, int64_t width,
                    uint32_t *acc);
+
+    /* acc[l * AH_MANY + r], likewise, for r < count <= AH_MANY, l < width <= AH_MANY_LANES; more
+     * rows may be written. Quicker where both are many; NULL if there is no such loop. */
+    void (*many)(const uint8_t *lanes, const int64_t *offset, int64_t k, const uint8_t *rows,
+                 int64_t stride, int64_t count, const uint8_t *image, int64_t width,
+                 uint16_t *space, uint32_t *acc);
 
     /* out[i] = table[in[i]]; in place if out is in */
     void (*recode)(const uint8_t *in, int64_t n, const uint8_t *table, uint8_t *out);

@@ -34,30 +34,38 @@ static inline __m512i pick(__m512i index, quarters q, const __m512i *t) {
 
 /* Adds 64 sums of low and of high bytes to sums of 32 bits, or begins with them. In 16-bit lanes,
  * `both` is the sum of the even byte and 256 times the odd one, modulo 2^16, and `odd` that of the
- * odd one: what is left of `both` is the sum of the even one, for it fits 16 bits too. */
+ * odd one: what is left of `both` is the sum of the even one, for it fits 16 bits too. Pairs of a
+ * low and a high sum become low + 256 * high in one signed product, 2^15 less each for its sake. */
 static inline void widen(uint32_t *acc, int first, __m512i low_both, __m512i low_odd,
                          __m512i high_both, __m512i high_odd) {
-    const __m512i low_even = _mm512_sub_epi16(low_both, _mm512_slli_epi16(low_odd, 8));
-    const __m512i high_even = _mm512_sub_epi16(high_both, _mm512_slli_epi16(high_odd, 8));
-    const __m512i l[2] = {_mm512_unpacklo_epi16(low_even, low_odd),
-                          _mm512_unpackhi_epi16(low_even, low_odd)};
-    const __m512i h[2] = {_mm512_unpacklo_epi16(high_even, high_odd),
-                          _mm512_unpackhi_epi16(high_even, high_odd)};
-#define WIDEN(block)                                                                           \
-    AH_UNROLL                                                                                  \
-    for (int half = 0; half < 2; half++) {                                                     \
-        const __m256i a = _mm256_cvtepu16_epi32(_mm512_extracti32x4_epi32(l[half], block));    \
-        const __m256i b = _mm256_cvtepu16_epi32(_mm512_extracti32x4_epi32(h[half], block));    \
-        __m256i *to = (__m256i *)(acc + 16 * block + 8 * half);                                \
-        const __m256i more = _mm256_add_epi32(a, _mm256_slli_epi32(b, 8));                     \
-        _mm256_storeu_si256(                                                                   \
-            to, first ? more : _mm256_add_epi32(_mm256_loadu_si256(to), more));                \
+    const __m512i flip = _mm512_set1_epi16(-0x8000), pair = _mm512_set1_epi32(0x01000001);
+    const __m512i back = _mm512_set1_epi32(0x8000 * 257);
+    const __m512i low[2] = {_mm512_sub_epi16(low_both, _mm512_slli_epi16(low_odd, 8)), low_odd};
+    const __m512i high[2] = {_mm512_sub_epi16(high_both, _mm512_slli_epi16(high_odd, 8)),
+                             high_odd};
+    __m512i front[2], rear[2]; /* of 16 bytes the first and the last 8, even and odd ones */
+    AH_UNROLL
+    for (int odd = 0; odd < 2; odd++) {
+        const __m512i l = _mm512_xor_si512(low[odd], flip);
+        const __m512i h = _mm512_xor_si512(high[odd], flip);
+        front[odd] = _mm512_madd_epi16(_mm512_unpacklo_epi16(l, h), pair);
+        rear[odd] = _mm512_madd_epi16(_mm512_unpackhi_epi16(l, h), pair);
     }
-    WIDEN(0)
-    WIDEN(1)
-    WIDEN(2)
-    WIDEN(3)
-#undef WIDEN
+    const __m512i p0 = _mm512_unpacklo_epi32(front[0], front[1]);
+    const __m512i p1 = _mm512_unpackhi_epi32(front[0], front[1]);
+    const __m512i p2 = _mm512_unpacklo_epi32(rear[0], rear[1]);
+    const __m512i p3 = _mm512_unpackhi_epi32(rear[0], rear[1]);
+    const __m512i a = _mm512_shuffle_i32x4(p0, p1, 0x44), b = _mm512_shuffle_i32x4(p2, p3, 0x44);
+    const __m512i c = _mm512_shuffle_i32x4(p0, p1, 0xee), d = _mm512_shuffle_i32x4(p2, p3, 0xee);
+    const __m512i sums[4] = {
+        _mm512_shuffle_i32x4(a, b, 0x88), _mm512_shuffle_i32x4(a, b, 0xdd),
+        _mm512_shuffle_i32x4(c, d, 0x88), _mm512_shuffle_i32x4(c, d, 0xdd)};
+    AH_UNROLL
+    for (int i = 0; i < 4; i++) {
+        const __m512i before =
+            first ? back : _mm512_add_epi32(_mm512_loadu_si512(acc + 16 * i), back);
+        _mm512_storeu_si512(acc + 16 * i, _mm512_add_epi32(before, sums[i]));
+    }
 }
 
 #define LOOKUP(NAME, GROUPS)                                                                   \
@@ -197,4 +205,4 @@ static void put(int32_t *out, int64_t step, int64_t rows, const int32_t *acc, in
     }
 }
 
-const ah_kernels ah_avx512 = {"avx512", supported, lookup, recode, product, AH_PORTABLE};
+const ah_kernels ah_avx512 = {"avx512", supported, lookup, NULL, recode, product, AH_PORTABLE};

@@ -54,18 +54,21 @@ static void turn(const uint8_t *from, int64_t step, int64_t n, int64_t channels,
         for (int64_t c = 0; c < channels; c++) to[c * pitch + i] = from[i * step + c];
 }
 
-static void copy(const uint8_t *from, int64_t step, int64_t n, uint8_t *to) {
-    if (step == 1)
-        memcpy(to, from, (size_t)n);
-    else
-        for (int64_t i = 0; i < n; i++) to[i] = from[i * step];
+/* Lines of images are short: a call of memcpy for each would take longer than the copy. */
+static inline void copy(const uint8_t *from, int64_t step, int64_t n, uint8_t *to) {
+    int64_t i = 0;
+    if (step != 1)
+        for (; i < n; i++) to[i] = from[i * step];
+    for (; n - i >= 16; i += 16) memcpy(to + i, from + i, 16);
+    if (n - i >= 8) memcpy(to + i, from + i, 8), i += 8;
+    for (; i < n; i++) to[i] = from[i];
 }
 
 int32_t ah_lay_codes(int32_t isa, const ah_geometry *g, const uint8_t *source, uint8_t *codes,
                      int32_t threads) {
     ah_layout layout;
     if (ah_kernels_of(isa) == NULL || threads < 1) return AH_BAD_ARGUMENT;
-    const int32_t status = ah_layout_of(g, 16, AH_WIDTH, &layout);
+    const int32_t status = ah_layout_of(g, 16, AH_WIDTH, AH_WIDTH / 8, &layout);
     if (status != AH_OK) return status;
     const int64_t all = g->groups * g->channels, blocks = (all + 7) / 8;
     const int64_t lines = layout.extent[0] * layout.extent[1], extent = layout.extent[2];
@@ -153,7 +156,7 @@ int32_t ah_lay_planes(int32_t isa, const ah_geometry *g, const ah_planes *p, con
     ah_layout layout;
     const ah_kernels *kernels = ah_kernels_of(isa);
     if (kernels == NULL || threads < 1 || p->planes < 1) return AH_BAD_ARGUMENT;
-    const int32_t status = ah_layout_of(g, 16, AH_WIDTH, &layout);
+    const int32_t status = ah_layout_of(g, 16, AH_WIDTH, AH_WIDTH / 8, &layout);
     if (status != AH_OK) return status;
     const int64_t lines = layout.extent[0] * layout.extent[1], extent = layout.extent[2];
     const int64_t pitch = layout.phases * layout.plane_pitch; /* of one quad of one plane */

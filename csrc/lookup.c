@@ -6,48 +6,105 @@ enum {
     LOOKUP_ROWS = 16  /* rows that share the codes in the cache */
 };
 
+/* How a lookup is cut into tasks. */
+typedef struct {
+    int64_t rows, lanes; /* of one task, at most */
+    int32_t many;        /* whether the loop for many rows takes it */
+} cut;
+
+/* In hundredths of a nanosecond a product, measured with AVX2: a look-up of the loop for few rows;
+ * an entry that the other loop spreads, and one that it adds. The sum of all tasks decides. */
+enum { FEW = 45, SPREAD = 7, ADD = 4 };
+
+static cut cut_of(const ah_kernels *kernels, const ah_layout *few, const ah_layout *many,
+                  int64_t groups, int64_t count, int32_t threads) {
+    const cut one = {LOOKUP_ROWS, AH_LANES, 0};
+    if (kernels->many == NULL) return one;
+    const int64_t blocks = (count + AH_MANY - 1) / AH_MANY, rest = count - (blocks - 1) * AH_MANY;
+    const int64_t padded = (blocks - 1) * AH_MANY + (rest > AH_MANY / 2 ? AH_MANY : AH_MANY / 2);
+    /* As few tiles as keep all threads busy: each of them spreads the table anew. */
+    int64_t tiles = (many->length + AH_MANY_LANES - 1) / AH_MANY_LANES;
+    const int64_t others = groups * many->intervals * blocks, enough = 8 * (int64_t)threads;
+    while (others * tiles < enough && others * tiles % threads != 0) tiles++;
+    const int64_t narrow = few->intervals * ah_round_up(few->length, 64);
+    if (FEW * count * narrow <=
+        padded * many->intervals * (SPREAD * 256 * tiles + ADD * many->length))
+        return one;
+    return (cut){AH_MANY, (many->length + tiles - 1) / tiles, 1};
+}
+
 int32_t ah_lookup(int32_t isa, const ah_geometry *g, const uint8_t *codes, const uint8_t *rows,
                   int64_t count, const uint8_t *image, int64_t bias, void *out, int32_t wide,
                   const int64_t out_step[5], int32_t threads) {
-    ah_layout layout;
+    ah_layout few, many;
     const ah_kernels *kernels = ah_kernels_of(isa);
     if (kernels == NULL || count < 1 || threads < 1) return AH_BAD_ARGUMENT;
-    const int32_t status = ah_layout_of(g, 64, AH_LANES, &layout);
+    int32_t status = ah_layout_of(g, 64, AH_LANES, AH_LANES / 8, &few);
     if (status != AH_OK) return status;
+    status = ah_layout_of(g, 1, AH_MANY_LANES, 256 * SPREAD / ADD, &many);
+    const cut size =
+        status ? (cut){1, 1, 0} : cut_of(kernels, &few, &many, g->groups, count, threads);
+    const ah_layout layout = size.many ? many : few;
     const int64_t k = g->channels * layout.taps;
     int64_t *offset = malloc((size_t)k * sizeof *offset);
-    if (offset == NULL) {
-        ah_layout_free(&layout);
-        return AH_NO_MEMORY;
-    }
-    for (int64_t i = 0; i < k; i++)
+    for (int64_t i = 0; i < k && offset != NULL; i++)
         offset[i] = (i / layout.taps * layout.phases + layout.tap_phase[i % layout.taps]) *
                         layout.code_pitch + layout.tap_shift[i % layout.taps];
     const ah_sink sink = {kernels, g, &layout, out, wide, out_step};
-    const int64_t tiles = (layout.length + AH_LANES - 1) / AH_LANES;
-    const int64_t blocks = (count + LOOKUP_ROWS - 1) / LOOKUP_ROWS;
-#pragma omp parallel for num_threads(threads) schedule(dynamic) if (threads > 1)
-    for (int64_t task = 0; task < g->groups * layout.intervals * tiles * blocks; task++) {
-        uint32_t acc[LOOKUP_ROWS * AH_LANES];
-        int64_t term[LOOKUP_ROWS];
-        const int64_t r0 = task % blocks * LOOKUP_ROWS, tile = task / blocks % tiles;
-        const int64_t interval = task / blocks / tiles % layout.intervals;
-        const int64_t group = task / blocks / tiles / layout.intervals;
-        const int64_t live = ah_smaller(LOOKUP_ROWS, count - r0), row = group * count + r0;
-        const int64_t first = interval * layout.pitch + tile * AH_LANES;
-        const int64_t width = ah_smaller(AH_LANES, layout.length - tile * AH_LANES);
-        const uint8_t *lanes =
-            codes + group * g->channels * layout.phases * layout.code_pitch + first;
-        for (int64_t k0 = 0; k0 < k; k0 += LOOKUP_K) {
-            const int64_t part = ah_smaller(LOOKUP_K, k - k0);
-            kernels->lookup(lanes, offset + k0, part, rows + row * k + k0, k, live, image,
-                            ah_round_up(width, 64), acc);
-            for (int64_t r = 0; r < live; r++) term[r] = k * bias;
-            ah_emit(&sink, first, width, row, live, (const int32_t *)acc, AH_LANES, 1, term, NULL,
-                    k0 == 0);
+    const int64_t tiles = (layout.length + size.lanes - 1) / size.lanes;
+    const int64_t blocks = (count + size.rows - 1) / size.rows;
+    int32_t failed = status != AH_OK || offset == NULL;
+#pragma omp parallel num_threads(threads) if (threads > 1)
+    {
+        const size_t sums = AH_MANY * (size_t)size.lanes * sizeof(uint32_t);
+        const size_t room = size.many ? AH_MANY_SPACE * sizeof(uint16_t) : 0;
+        void *space = size.many ? aligned_alloc(64, room + sums) : NULL;
+        if (size.many && space == NULL) {
+#pragma omp atomic write
+            failed = 1;
         }
+#pragma omp barrier
+#pragma omp for schedule(dynamic)
+        for (int64_t task = 0; task < (failed ? 0 : g->groups * layout.intervals * tiles * blocks);
+             task++) {
+            uint32_t acc[LOOKUP_ROWS * AH_LANES];
+            int64_t term[AH_MANY];
+            const int64_t r0 = task % blocks * size.rows, tile = task / blocks % tiles;
+            const int64_t interval = task / blocks / tiles % layout.intervals;
+            const int64_t group = task / blocks / tiles / layout.intervals;
+            const int64_t live = ah_smaller(size.rows, count - r0), row = group * count + r0;
+            const int64_t first = interval * layout.pitch + tile * size.lanes;
+            const int64_t width = ah_smaller(size.lanes, layout.length - tile * size.lanes);
+            const uint8_t *lanes =
+                codes + group * g->channels * layout.phases * layout.code_pitch + first;
+            for (int64_t r = 0; r < live; r++) term[r] = k * bias;
+            for (int64_t k0 = 0; k0 < k; k0 += LOOKUP_K) {
+                const int64_t part = ah_smaller(LOOKUP_K, k - k0);
+                const uint8_t *from = rows + row * k + k0;
+                if (!size.many) {
+                    kernels->lookup(lanes, offset + k0, part, from, k, live, image,
+                                    ah_round_up(width, 64), acc);
+                    ah_emit(&sink, first, width, row, live, (const int32_t *)acc, AH_LANES, 1,
+                            term, NULL, k0 == 0);
+                    continue;
+                }
+                uint32_t *all = (uint32_t *)((char *)space + room);
+                kernels->many(lanes, offset + k0, part, from, k, live, image, width, space, all);
+                for (int64_t l0 = 0; l0 < width; l0 += AH_LANES / 2)
+                    for (int64_t r1 = 0; r1 < live; r1 += LOOKUP_ROWS) {
+                        const int64_t n = ah_smaller(AH_LANES / 2, width - l0);
+                        const int64_t some = ah_smaller(LOOKUP_ROWS, live - r1);
+                        for (int64_t l = 0; l < n; l++)
+                            for (int64_t r = 0; r < some; r++)
+                                acc[r * AH_LANES + l] = all[(l0 + l) * AH_MANY + r1 + r];
+                        ah_emit(&sink, first + l0, n, row + r1, some, (const int32_t *)acc,
+                                AH_LANES, 1, term, NULL, k0 == 0);
+                    }
+            }
+        }
+        free(space);
     }
     free(offset);
-    ah_layout_free(&layout);
-    return AH_OK;
+    ah_layout_free(&few), ah_layout_free(&many);
+    return failed ? AH_NO_MEMORY : AH_OK;
 }

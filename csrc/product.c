@@ -49,7 +49,7 @@ int32_t ah_product(int32_t isa, const ah_geometry *g, const ah_planes *p, const 
     ah_layout layout;
     const ah_kernels *kernels = ah_kernels_of(isa);
     if (kernels == NULL || count < 1 || threads < 1 || p->planes < 1) return AH_BAD_ARGUMENT;
-    const int32_t status = ah_layout_of(g, 16, AH_WIDTH, &layout);
+    const int32_t status = ah_layout_of(g, 16, AH_WIDTH, AH_WIDTH / 8, &layout);
     if (status != AH_OK) return status;
     const int64_t steps = p->planes * layout.quads * layout.taps;
     int64_t *offset = malloc((size_t)steps * sizeof *offset);

@@ -31,7 +31,7 @@ __all__ = ["CpuBackend", "CpuTables"]
 RATES = {
     "scalar": Rates(lookup=0.9e9, product=4.2e9, lay=0.5e9, emit=0.5e9),
     "neon": Rates(lookup=2e9, product=12e9, lay=0.5e9, emit=0.5e9),
-    "avx2": Rates(lookup=2.7e9, product=30e9, lay=0.5e9, emit=1e9),
+    "avx2": Rates(lookup=2.2e9, product=30e9, lay=0.5e9, emit=1e9, spread=14e9, many=25e9),
     "avx512": Rates(lookup=16e9, product=300e9, lay=3e9, emit=2e9),
 }
 _SERIAL = 1 << 17  # products below which a second thread costs more than it brings
@@ -164,11 +164,11 @@ def _round_up(n: int, to: int) -> int:
     return -(-n // to) * to
 
 
-def _lookup_work(m: int, k: int, n: int) -> tuple[bool, Work]:
+def _lookup_work(rates: Rates, m: int, k: int, n: int) -> tuple[bool, Work]:
     """Whether the weights lie along the lanes of a lookup, and what there is to do."""
-    if _round_up(m, 64) * n <= _round_up(n, 64) * m:
-        return False, Work(_round_up(m, 64), n, k, m * k)
-    return True, Work(_round_up(n, 64), m, k, 0)
+    if rates.lookups(m, n, k) < rates.lookups(n, m, k):
+        return False, Work(m, n, k, m * k)
+    return True, Work(n, m, k, 0)
 
 
 def _product_work(m: int, k: int, n: int) -> Work:
@@ -230,7 +230,8 @@ class CpuBackend:
         chosen = plan(
             self._rates, self._threads(r.m * r.k * r.n),
             product=_product_work(r.m, r.k, r.n) if exact else None,
-            lookup=_lookup_work(r.m, r.k, r.n)[1], planes=1 if exact else None, exact=exact,
+            lookup=_lookup_work(self._rates, r.m, r.k, r.n)[1],
+            planes=1 if exact else None, exact=exact,
         )  # fmt: skip
         return chosen.seconds * groups
 
@@ -260,7 +261,7 @@ class CpuBackend:
         """The way that :meth:`gemm` takes for a shape, with the estimates behind it."""
         return plan(
             self._rates, self._threads(m * k * n), product=_product_work(m, k, n),
-            lookup=_lookup_work(m, k, n)[1], planes=tables.planes,
+            lookup=_lookup_work(self._rates, m, k, n)[1], planes=tables.planes,
             exact=tables.multiplier.is_exact, forced=self._way,
         )  # fmt: skip
 
@@ -306,7 +307,7 @@ class CpuBackend:
         library, isa = self._library, self._number
         (m, k), n = x.shape, b.shape[1]
         w = _bytes_of(b).contiguous()
-        if _lookup_work(m, k, n)[0]:
+        if _lookup_work(self._rates, m, k, n)[0]:
             g = _line(k, n, n, 1)
             lanes = self._packed.get(
                 ("codes", k, n), w,

@@ -13,6 +13,7 @@ __all__ = ["WAYS", "Plan", "Rates", "Work", "plan"]
 WAYS = ("exact", "factored", "lookup")
 
 _CALL = 8e-6  # seconds that any call takes
+_MANY_LANES = 1024  # that share what was spread
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,12 +30,26 @@ class Rates:
         Operand bytes turned, recoded and laid a second.
     emit : float
         Sums written a second.
+    spread, many : float, optional
+        Table entries a second in the loop for many rows, if there is one: those that are made
+        neighbours, 256 for each row of the table, and those that are added.
     """
 
     lookup: float
     product: float
     lay: float
     emit: float
+    spread: float | None = None
+    many: float | None = None
+
+    def lookups(self, lanes: int, rows: int, k: int) -> float:
+        """Seconds that looking up takes: the quicker one of two loops, as in ``csrc/lookup.c``."""
+        few = -(-lanes // 64) * 64 * rows / self.lookup
+        if self.spread is None or self.many is None:
+            return few * k
+        padded = rows // 32 * 32 + -(-(rows % 32) // 16) * 16
+        tiles = -(-lanes // _MANY_LANES)
+        return k * min(few, padded * (256 * tiles / self.spread + lanes / self.many))
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +145,8 @@ def plan(
     ways["lookup"] = (
         _CALL
         + (
-            lookup.lanes * lookup.rows * (lookup.k / rates.lookup + 1 / rates.emit)
+            rates.lookups(lookup.lanes, lookup.rows, lookup.k)
+            + lookup.lanes * lookup.rows / rates.emit
             + lookup.laid / rates.lay
         )
         / threads

@@ -124,7 +124,8 @@ class Backend(Protocol):
     backend's `prepare` returned for that multiplier and device; requests come from any thread.
     The core asks: ``out[..., m, n] = sum_k T[a[..., m, k], b[k, n]]`` exactly, the operands
     unchanged, nothing kept that a later change of an operand could make wrong, errors raised and
-    never swallowed. Every backend passes :class:`approxhub.testing.BackendConformance`.
+    never swallowed. `supports` and `cost` are asked once for equal requests on as many threads, and
+    again when plug-ins change. Every backend passes :class:`approxhub.testing.BackendConformance`.
 
     A backend may also have ``conv(x, w, prepared, dtype, convolution) -> Tensor``. Then
     `supports` and `cost` are asked about :class:`ConvRequest` too. Without it, or where it does

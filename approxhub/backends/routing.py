@@ -37,6 +37,7 @@ __all__ = [
 Request = GemmRequest | ConvRequest
 
 _PREPARED_LIMIT = 64
+_CHOICES_LIMIT = 4096
 _COPY = 2e-9  # seconds to copy one code into a patch
 
 _forced: ContextVar[str | None] = ContextVar("approxhub_backend", default=None)
@@ -44,6 +45,9 @@ _lock = threading.RLock()
 _loaded: dict[str, tuple[PluginHost, BackendInfo, Backend | None, str | None]] = {}
 # With the backend that made it: another one of the same name may come later.
 _prepared: OrderedDict[tuple[str, str, str], tuple[Backend, Any]] = OrderedDict()
+# What was chosen for equal requests, and when: it holds until plug-ins or `_loaded` change.
+_choices: dict[tuple[Any, ...], tuple[tuple[PluginHost, int, int], str, Backend]] = {}
+_changes = 0  # of `_loaded`
 
 
 def _load(info: BackendInfo) -> tuple[Backend | None, str | None]:
@@ -66,8 +70,16 @@ def _load(info: BackendInfo) -> tuple[Backend | None, str | None]:
             raise
         except BaseException as error:  # third-party code: the cause becomes its row
             reason = cause_of(error)
-        _loaded[info.name] = (plugins, info, None if reason else backend, reason)
+        _remember(info, (plugins, info, None if reason else backend, reason))
         return _loaded[info.name][2:]
+
+
+def _remember(
+    info: BackendInfo, loaded: tuple[PluginHost, BackendInfo, Backend | None, str | None]
+) -> None:
+    global _changes
+    _loaded[info.name] = loaded
+    _changes += 1
 
 
 _METHODS = ("unavailable_reason", "supports", "cost", "prepare", "gemm")
@@ -134,7 +146,28 @@ def choose(request: Request) -> tuple[str, Backend]:
     BackendUnavailableError
         If none supports the request, or the forced one does not.
     """
-    forced = forced_backend()
+    forced, plugins = forced_backend(), host()
+    now = (plugins, plugins.generation, _changes)  # before anything is asked
+    key = (*_key(request), forced, torch.get_num_threads())
+    known = _choices.get(key)
+    if known is not None and known[0] == now:
+        return known[1:]
+    name, backend = _choose(request, forced)
+    with _lock:
+        if len(_choices) >= _CHOICES_LIMIT:
+            _choices.clear()
+        _choices[key] = (now, name, backend)
+    return name, backend
+
+
+def _key(request: Request) -> tuple[Any, ...]:
+    """All of a request, with the multiplier's content in place of its table."""
+    r = request
+    shape = (r.m, r.k, r.n) if isinstance(r, GemmRequest) else (r.x_shape, r.w_shape, r.convolution)
+    return (r.multiplier.identity, *shape, r.device, r.dtype)
+
+
+def _choose(request: Request, forced: str | None) -> tuple[str, Backend]:
     if forced:
         info, backend = _require(forced)
         if not _fits(info, request) or not _can(backend, request):
@@ -195,7 +228,7 @@ def _cost(info: BackendInfo, backend: Backend, request: Request) -> float | None
         reason = f"supports() or cost() raised {cause_of(error)}"
     plugins = host()
     with _lock:
-        _loaded[info.name] = (plugins, info, None, reason)
+        _remember(info, (plugins, info, None, reason))
     return None
 
 
@@ -276,6 +309,9 @@ def prepared_for(name: str, backend: Backend, multiplier: Multiplier, device: to
 
 def clear_prepared() -> None:
     """Free all prepared tables and forget which backends were loaded."""
+    global _changes
     with _lock:
         _prepared.clear()
         _loaded.clear()
+        _choices.clear()
+        _changes += 1

@@ -118,6 +118,7 @@ class PluginHost:
         self._clashes: dict[str, dict[str, str]] = {}
         self._taking_part: set[str] = set()
         self._lock = threading.RLock()
+        self.generation = 0  # grows whenever plug-ins may offer something else
         for module in _BUILTIN_MODULES:
             self._manager.register(importlib.import_module(module), BUILTIN)
         if entry_points is None:
@@ -365,6 +366,7 @@ class PluginHost:
             self._forget()
 
     def _forget(self) -> None:
+        self.generation += 1
         self._records.clear()
         self._clashes.clear()
         self._taking_part.clear()

@@ -315,6 +315,16 @@ def test_the_plan_is_the_cheapest_and_says_why() -> None:
     assert forced.seconds == dict(forced.estimates)["lookup"] > dict(forced.estimates)["factored"]
 
 
+def test_the_plan_knows_both_loops_of_a_lookup() -> None:
+    """Few rows or lanes take one loop; many take the other, and pay for 16 rows at a time."""
+    few = Rates(lookup=2e9, product=1e9, lay=1e9, emit=1e9)
+    both = Rates(lookup=2e9, product=1e9, lay=1e9, emit=1e9, spread=16e9, many=32e9)
+    assert few.lookups(65, 3, 10) == both.lookups(65, 3, 10) == 128 * 3 * 10 / 2e9
+    assert both.lookups(1024, 33, 7) == pytest.approx(7 * 48 * (256 / 16e9 + 1024 / 32e9))
+    assert both.lookups(1025, 64, 7) == pytest.approx(7 * 64 * (512 / 16e9 + 1025 / 32e9))
+    assert few.lookups(1024, 64, 7) > 4 * both.lookups(1024, 64, 7)
+
+
 # --- convolutions -------------------------------------------------------------------------
 
 CONVOLUTIONS: dict[str, tuple[tuple[int, ...], tuple[int, ...], Convolution]] = {

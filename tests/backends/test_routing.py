@@ -620,6 +620,57 @@ def test_a_backend_that_replaces_another_gets_nothing_of_it(offer):
         host().unregister("one")
 
 
+def test_a_choice_is_made_once_for_equal_requests(offer):
+    """A backend is asked once for equal requests: any other size, table or thread count is new."""
+    asked = []
+
+    class Counting(Cheap):
+        def cost(self, request):
+            asked.append(request)
+            return super().cost(request)
+
+    offer("one", BackendInfo("mine", "cpu", Counting))
+    other = ah.Multiplier.from_table([[0, 5], [5, 1]], name="other")
+    threads = torch.get_num_threads()
+    clear_prepared()
+    choose(request())  # loads them all, which is a change
+    asked.clear()
+    for _ in range(3):
+        assert choose(request())[0] == "mine"
+    assert len(asked) == 1
+    choose(request(m=3))
+    choose(GemmRequest(other, 2, 3, 4, CPU, torch.int32))
+    choose(GemmRequest(ah.exact(8), 2, 3, 4, CPU, torch.int64))
+    assert len(asked) == 4
+    try:
+        torch.set_num_threads(threads + 1)
+        choose(request())
+    finally:
+        torch.set_num_threads(threads)
+    assert len(asked) == 5
+
+
+def test_a_choice_is_forgotten_when_backends_change(offer, usual, monkeypatch):
+    """What comes, goes, fails or is forced is seen by the very next request."""
+    offer("one", BackendInfo("mine", "cpu", Cheap))
+    for _ in range(2):
+        assert choose(request())[0] == "mine"
+    offer("two", BackendInfo("cheaper", "cpu", lambda: Cheap(1e-12)))
+    for _ in range(2):
+        assert choose(request())[0] == "cheaper"
+    with use_backend("mine"):
+        assert choose(request())[0] == "mine"
+    assert choose(request())[0] == "cheaper"
+    monkeypatch.setenv("APPROXHUB_BACKEND", "mine")
+    assert choose(request())[0] == "mine"
+    monkeypatch.delenv("APPROXHUB_BACKEND")
+    host().unregister("two")
+    assert choose(request())[0] == "mine"
+    choose(request())[1].seconds = math.nan  # it fails at another size, and is out for all
+    assert choose(request(m=5))[0] == usual
+    assert choose(request())[0] == usual
+
+
 def test_clear_prepared_forgets(offer):
     """clear_prepared() frees tables and loads backends again at the next need."""
     calls = []

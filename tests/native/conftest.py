@@ -248,6 +248,10 @@ def _long_sums(rng: np.random.Generator) -> Iterator[Case]:
         codes = np.full(2 * k, 255, np.uint8)
         rows = np.full((3, k, 1), 255, np.uint8)
         yield Case(f"largest {name}", g, 3, tables, codes, rows, wide=True)
+    rows = np.full((20, 32769, 1), 255, np.uint8)
+    g = Geometry(1, 1, 32769, (1, 1, 130))
+    codes = np.full(130 * 32769, 255, np.uint8)
+    yield Case("largest entries of many rows", g, 20, largest, codes, rows, wide=True)
     for planes in (0, 1):
         yield _case(rng, f"long narrow, {planes} planes", Geometry(1, 1, 40000, ONE), 2, planes)
 
@@ -289,6 +293,9 @@ def _convolutions(rng: np.random.Generator) -> Iterator[Case]:
                 rng, f"{name}, {planes} planes", g, 5, planes, out_order=out_order,
                 row_order=row_order, out_gap=1 + (row_order[1] == 2), wide=planes == 2,
             )  # fmt: skip
+    for name in ("plain", "channels last", "strided", "one dimension", "three dimensions"):
+        for out_order in ((0, 1, 2, 3, 4), channels_last):
+            yield _case(rng, f"{name}, many rows", shapes[name], 57, 0, out_order=out_order)
 
 
 def _random(rng: np.random.Generator, number: int) -> Iterator[Case]:

@@ -65,6 +65,37 @@ static void check_lookup(const ah_kernels *kernels, int64_t k, int64_t count, in
     give_back(acc, 4), give_back(was, 4);
 }
 
+static void check_many(const ah_kernels *kernels, int64_t k, int64_t count, int64_t width,
+                       int largest) {
+    const int64_t stride = k + 3, furthest = 41;
+    const int64_t row_bytes = (count - 1) * stride + k, lane_bytes = furthest + width;
+    uint8_t *rows = take(row_bytes, 1), *lanes = take(lane_bytes, 1), *image = take(131072, 1);
+    int64_t *offset = offsets(k, furthest, 1);
+    uint16_t *space = take(AH_MANY_SPACE * 2, 0);
+    uint32_t *acc = take(width * AH_MANY * 4, 0);
+    if (largest) {
+        memset(rows, 255, (size_t)row_bytes);
+        memset(lanes, 255, (size_t)lane_bytes);
+        memset(image, 255, 131072);
+    }
+    kernels->many(lanes, offset, k, rows, stride, count, image, width, space, acc);
+    for (int64_t at = 0; at < width * count; at++) {
+        const int64_t l = at / count, r = at % count;
+        uint32_t sum = 0;
+        for (int64_t i = 0; i < k; i++) {
+            const uint8_t *row = image + 512 * rows[r * stride + i];
+            const uint8_t code = lanes[offset[i] + l];
+            sum += row[code] + 256u * row[256 + code];
+        }
+        if (acc[l * AH_MANY + r] != sum)
+            fail("%s: many with k %lld, row %lld of %lld, lane %lld of %lld: %u instead of %u",
+                 kernels->name, (long long)k, (long long)r, (long long)count, (long long)l,
+                 (long long)width, acc[l * AH_MANY + r], sum);
+    }
+    give_back(rows, 1), give_back(lanes, 1), give_back(image, 1), give_back(offset, 0);
+    give_back(space, 0), give_back(acc, 0);
+}
+
 static void check_product(const ah_kernels *kernels, int64_t steps, int64_t count, int64_t width,
                           int largest) {
     const int64_t stride = 4 * steps + 4, furthest = 92;
@@ -104,13 +135,21 @@ int64_t check_kernels(const ah_kernels *kernels) {
     EACH(count, 1, 3, 4, 5, 16)
     for (int64_t width = 64; width <= AH_LANES; width += 64, calls++)
         check_lookup(kernels, *k, *count, width, *k % 2 == 0);
+    EACH(k, 1, 4, 5, 7, AH_FLUSH, AH_FLUSH + 1, 2 * AH_FLUSH + 3)
+    EACH(count, 1, 7, 8, 9, 16, 17, 25, AH_MANY)
+    EACH(width, 1, 2, 63, 130) if (kernels->many != NULL) {
+        check_many(kernels, *k, *count, *width, *k % 2 == 0);
+        calls++;
+    }
     EACH(steps, 1, 2, 3, 7, 96, 97)
     EACH(count, 1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 12, 13, 17, 25)
     for (int64_t width = 16; width <= AH_WIDTH; width += 16, calls++)
         check_product(kernels, *steps, *count, width, *steps % 2 == 0);
     /* The longest sums that the contracts allow. */
+    if (kernels->many != NULL) check_many(kernels, 9, AH_MANY, AH_MANY_LANES, 0);
     EACH(most, 1, 5) {
         check_lookup(kernels, 32768, *most, 64, 1);
+        if (kernels->many != NULL) check_many(kernels, 32768, *most, 3, 1);
         check_product(kernels, 16384, *most, 32, 1);
         calls += 2;
     }
