@@ -83,15 +83,18 @@ long loop(long steps) { /* two permutations give 64 entries of one of the two by
 }
 #endif
 #ifdef LOOKUP_AVX2
-long loop(long steps) { /* sixteen shuffles give 32 entries of one of the two byte planes */
-    __m256i index[COUNT], row = _mm256_set1_epi8(3);
-    UNROLL EACH index[i] = _mm256_set1_epi8(i);
+long loop(long steps) { /* two additions and a shift for 16 entries that were made neighbours */
+    __m256i both[COUNT], high[COUNT], found = _mm256_set1_epi8(3);
+    UNROLL EACH both[i] = high[i] = _mm256_setzero_si256();
     for (long s = 0; s < steps; s++)
-        UNROLL EACH {
-            index[i] = _mm256_shuffle_epi8(row, index[i]);
-            __asm__ volatile("" : "+x"(index[i]));
+        UNROLL for (int i = 0; i < COUNT / 2; i++) {
+            __m256i z = found;
+            __asm__ volatile("" : "+x"(z));
+            both[i] = _mm256_add_epi16(both[i], z);
+            high[i] = _mm256_add_epi16(high[i], _mm256_srli_epi16(z, 8));
+            __asm__ volatile("" : "+x"(both[i]), "+x"(high[i]));
         }
-    return COUNT; /* 32 entries for 32 shuffles */
+    return COUNT / 2 * 16;
 }
 #endif
 """
@@ -102,7 +105,7 @@ PEAKS = {
     ("lookup", "avx512"): ("LOOKUP_AVX512", "-mavx512f", "-mavx512bw", "-mavx512vbmi"),
     ("lookup", "avx2"): ("LOOKUP_AVX2", "-mavx2"),
 }
-"""Macro and options of a loop over the one instruction that bounds a kernel, by kernel and set."""
+"""Macro and options of a loop over the instructions that bound a kernel, by kernel and set."""
 
 
 def compiled(folder: Path, name: str, source: str, options: tuple[str, ...]) -> ctypes.CDLL | None:
