@@ -130,7 +130,8 @@ class Backend(Protocol):
     A backend may also have ``conv(x, w, prepared, dtype, convolution) -> Tensor``. Then
     `supports` and `cost` are asked about :class:`ConvRequest` too. Without it, or where it does
     not support one, the core cuts patches and calls `gemm` for each group. And it may have
-    ``explain(request, prepared) -> str``, which says how it would do a request, and why.
+    ``explain(request, prepared) -> str``, which says how it would do a request, and why. With
+    ``ways() -> dict[str, Backend]`` it gives itself bound to one of its ways, for benchmarks.
     """
 
     def unavailable_reason(self) -> str | None:

@@ -71,6 +71,8 @@ class Settings:
         How often each entrant is timed.
     quick : bool
         Whether to run each suite on tiny shapes, in seconds: that it works, not how fast it is.
+    device : str
+        Where to run: ``'cpu'``, or a device that a plug-in's backend serves, such as ``'cuda'``.
     """
 
     suites: tuple[str, ...] = ()
@@ -78,6 +80,7 @@ class Settings:
     threads: tuple[int, ...] = (1,)
     rounds: int = 7
     quick: bool = False
+    device: str = "cpu"
 
     @property
     def least(self) -> float:
@@ -88,6 +91,7 @@ class Settings:
     def command(self) -> str:
         """The command line that repeats a run."""
         words = ["approxhub bench", *self.suites]
+        words += [f"--device {self.device}"] * (self.device != "cpu")
         words += [f"--multiplier '{m}'" for m in self.multipliers]
         words += [f"--threads {' '.join(map(str, self.threads))} --rounds {self.rounds}"]
         return " ".join(words + ["--quick"] * self.quick)
@@ -181,9 +185,12 @@ class Context:
 
         Multipliers that the engine does not take are left out with a note.
         """
+        return [m for m in self.any_multipliers(default) if self._fits(m)]
+
+    def any_multipliers(self, default: Iterable[str | Multiplier]) -> list[Multiplier]:
+        """Those that were asked for, else a suite's own choice, whatever runs them."""
         asked = self._asked if self.settings.multipliers else default
-        found = [load(one) if isinstance(one, str) else one for one in asked]
-        return [m for m in found if self._fits(m)]
+        return [load(one) if isinstance(one, str) else one for one in asked]
 
     def _fits(self, m: Multiplier) -> bool:
         fits = CpuBackend().supports(GemmRequest(m, 1, 1, 1, _CPU, torch.int64))
@@ -317,14 +324,14 @@ def int8_is_wrong(x: Tensor, w: Tensor) -> str | None:
 
 
 @contextmanager
-def on_backend(name: str, make: Callable[[], Backend]) -> Iterator[Bound]:
+def on_backend(name: str, make: Callable[[], Backend], device_type: str = "cpu") -> Iterator[Bound]:
     """Offer a backend under a name of its own for a while; gives what binds calls to it."""
 
     class Plugin:
         @staticmethod
         @hookimpl
         def approxhub_backends() -> list[BackendInfo]:
-            return [BackendInfo(name, "cpu", make)]
+            return [BackendInfo(name, device_type, make)]
 
     def bound(call: Callable[[], Tensor]) -> Callable[[], Tensor]:
         def run() -> Tensor:

@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-__all__ = ["C_LOOP", "C_LOOP_NATIVE", "FP32", "INT8", "ONE_THREAD", "SCALAR_LOOKUP", "SUITES"]
+__all__ = [
+    "C_LOOP",
+    "C_LOOP_NATIVE",
+    "FP16",
+    "FP32",
+    "INT8",
+    "ONE_THREAD",
+    "PLAIN_GATHER",
+    "SCALAR_LOOKUP",
+    "SUITES",
+]
 
 SUITES = ("gemm", "tables", "conv", "scaling", "network", "roofline")
 """In the order in which they run."""
@@ -10,7 +20,10 @@ SUITES = ("gemm", "tables", "conv", "scaling", "network", "roofline")
 C_LOOP, C_LOOP_NATIVE = "C loop, gcc -O2", "C loop, gcc -O3 -march=native"
 """One accumulator, one look-up a product."""
 
-FP32, INT8 = "torch fp32", "torch int8"
+FP16, FP32, INT8 = "torch fp16", "torch fp32", "torch int8"
+
+PLAIN_GATHER = "plain gather"
+"""On a card: one sum a thread, each product gathered through the cache, as peers do it."""
 
 SCALAR_LOOKUP = "scalar lookup"
 """The portable C of the engine, looking every product up."""

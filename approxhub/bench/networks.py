@@ -1,4 +1,4 @@
-"""Three networks in plain torch, as their papers give them: what whole-network timings run.
+"""Four networks in plain torch, as their papers give them: what whole-network timings run.
 
 Weights are random: timings do not depend on them. Imports torch.
 """
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-__all__ = ["MobileNetV2", "ResNet", "resnet18", "resnet20"]
+__all__ = ["MobileNetV2", "ResNet", "resnet18", "resnet20", "resnet50"]
 
 
 class _Block(nn.Module):
@@ -32,6 +32,27 @@ class _Block(nn.Module):
         """Input plus what the convolutions make of it."""
         y = torch.relu(self.bn1(self.conv1(x)))
         return torch.relu(self.bn2(self.conv2(y)) + self.shortcut(x))
+
+
+class _Bottleneck(nn.Module):
+    """A 1x1, a 3x3 and a 1x1 convolution, and a shortcut; the last one has four times the width."""
+
+    def __init__(self, channels: int, width: int, stride: int) -> None:
+        super().__init__()
+        self.inner = nn.Sequential(
+            nn.Conv2d(channels, width, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU(),
+            nn.Conv2d(width, width, 3, stride, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU(),
+            nn.Conv2d(width, 4 * width, 1, bias=False), nn.BatchNorm2d(4 * width),
+        )  # fmt: skip
+        self.shortcut: nn.Module = nn.Identity()
+        if stride != 1 or channels != 4 * width:
+            self.shortcut = nn.Sequential(
+                nn.Conv2d(channels, 4 * width, 1, stride, bias=False), nn.BatchNorm2d(4 * width)
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Input plus what the convolutions make of it."""
+        return torch.relu(self.inner(x) + self.shortcut(x))
 
 
 class ResNet(nn.Module):
@@ -86,6 +107,21 @@ def resnet20(classes: int = 10) -> ResNet:
     """ResNet-20 for images of 32 x 32 (section 4.2 of the paper)."""
     stem = nn.Sequential(nn.Conv2d(3, 16, 3, 1, 1, bias=False), nn.BatchNorm2d(16), nn.ReLU())
     return ResNet(stem, (16, 32, 64), 3, classes)
+
+
+def resnet50(classes: int = 1000) -> nn.Sequential:
+    """ResNet-50 for images of 224 x 224, with the stride at the 3x3 convolutions."""
+    layers: list[nn.Module] = [
+        nn.Conv2d(3, 64, 7, 2, 3, bias=False), nn.BatchNorm2d(64), nn.ReLU(), nn.MaxPool2d(3, 2, 1)
+    ]  # fmt: skip
+    channels = 64
+    for i, (width, blocks) in enumerate(((64, 3), (128, 4), (256, 6), (512, 3))):
+        for j in range(blocks):
+            layers.append(_Bottleneck(channels, width, 2 if i > 0 and j == 0 else 1))
+            channels = 4 * width
+    return nn.Sequential(
+        *layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, classes)
+    )
 
 
 def _conv_bn(channels: int, out: int, kernel: int, stride: int, groups: int = 1) -> nn.Sequential:

@@ -39,6 +39,8 @@ def tables_of(report: Report, suite: str) -> list[Table]:
     >>> tables_of(Report({}, {}, {}, (), (row,)), "tables")[0].rows
     (('roba:8s', 'lookup', '-', '8.00', '-', '-', '-', '-'),)
     """
+    if report.settings.get("device", "cpu") != "cpu":
+        return _card(report.of(suite))
     return _TABLES[suite](report.of(suite))
 
 
@@ -46,7 +48,7 @@ def markdown(report: Report, suite: str) -> str:
     """Tables of one suite as Markdown, with what they were measured on and how to repeat it."""
     said = report.machine
     lines = [
-        f"{said['cpu']}, {said['cores']} core(s), {said['isa']}; "
+        f"{said.get('device_name', said['cpu'])}, {said['cores']} core(s), {said['isa']}; "
         f"torch {report.versions['torch']}, gcc {report.versions['gcc']}; "
         f"medians of {report.settings['rounds']} rounds.",
         "Repeat it with:",
@@ -148,6 +150,19 @@ def _products(rows: Sequence[Row]) -> list[Table]:
         )
         for case, group in _by(rows, lambda r: r.case).items()
     ]  # fmt: skip
+
+
+def _card(rows: Sequence[Row]) -> list[Table]:
+    """A race on a card: rates where products are counted, and times over the yardsticks."""
+    found = []
+    for case, group in _by(rows, lambda r: r.case).items():
+        yardsticks = list(dict.fromkeys(y for r in group for y in r.against))
+        header = ("", "ms", "G products/s", *(f"x {y}" for y in yardsticks))
+        lines = tuple(
+            (r.name, _milliseconds(r), _giga(r), *(_times(r, y) for y in yardsticks)) for r in group
+        )
+        found.append(Table(case, header, lines))
+    return found
 
 
 def _conv(rows: Sequence[Row]) -> list[Table]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+from approxhub.bench import cards
 from approxhub.bench.context import Context, Settings
 from approxhub.bench.convolutions import conv
 from approxhub.bench.inference import network
@@ -22,6 +24,11 @@ __all__ = ["run"]
 
 _STEPS: dict[str, Callable[[Context], list[Step]]] = dict(
     zip(SUITES, (gemm, tables, conv, scaling, network, roofline), strict=True)
+)
+
+
+_CARD_STEPS: dict[str, Callable[[Context, cards.Device], list[Step]]] = dict(
+    zip(cards.CARD_SUITES, (cards.gemm, cards.conv, cards.network), strict=True)
 )
 
 
@@ -43,7 +50,7 @@ def run(settings: Settings, progress: Callable[[int, int, str], None] | None = N
     InputError
         If a suite is not known, or a number is below 1.
     BackendUnavailableError
-        If the CPU engine is not there.
+        If the CPU engine is not there, or no backend for another device.
     BenchmarkError
         If a path that was to be timed does not give the integers of the reference.
 
@@ -59,14 +66,16 @@ def run(settings: Settings, progress: Callable[[int, int, str], None] | None = N
         raise InputError(f"no suite is called {unknown[0]!r}; known: {', '.join(SUITES)}")
     if min(settings.rounds, *settings.threads) < 1:
         raise InputError("rounds and threads are at least 1")
+    if settings.device != "cpu" and set(settings.suites) - set(cards.CARD_SUITES):
+        raise InputError(
+            f"on {settings.device!r} there are the suites {', '.join(cards.CARD_SUITES)}"
+        )
     rows: list[Row] = []
     with (
         tempfile.TemporaryDirectory(prefix="approxhub-bench-") as folder,
         Context(settings, Path(folder)) as context,
     ):
-        described = machine(context.isas, context.isa)
-        names = settings.suites or SUITES
-        steps = [step for name in SUITES if name in names for step in _STEPS[name](context)]
+        described, steps = _planned(context)
         for done, step in enumerate(steps):
             if progress is not None:
                 progress(done, len(steps), step.name)
@@ -76,5 +85,19 @@ def run(settings: Settings, progress: Callable[[int, int, str], None] | None = N
         "rounds": settings.rounds,
         "threads": list(settings.threads),
         "quick": settings.quick,
+        "device": settings.device,
     }
     return Report(described, versions(), asked, tuple(context.notes), tuple(rows))
+
+
+def _planned(context: Context) -> tuple[dict[str, Any], list[Step]]:
+    """What it runs on, and the steps of the suites that were asked for."""
+    settings = context.settings
+    if settings.device == "cpu":
+        names = settings.suites or SUITES
+        steps = [step for name in SUITES if name in names for step in _STEPS[name](context)]
+        return machine(context.isas, context.isa), steps
+    device = cards.Device.find(settings.device)
+    names = settings.suites or cards.CARD_SUITES
+    steps = [step for name in names for step in _CARD_STEPS[name](context, device)]
+    return {**machine((), "none"), **device.described()}, steps

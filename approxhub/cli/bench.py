@@ -69,6 +69,14 @@ class _Several(click.Command):
     type=click.IntRange(min=1),
     help="How often each entrant is timed.",
 )
+@click.option(
+    "--device",
+    default="cpu",
+    show_default=True,
+    metavar="DEVICE",
+    help="Where to run: cpu, or a device of a plug-in's backend, such as cuda (suites gemm, conv "
+    "and network).",
+)
 @click.option("--quick", is_flag=True, help="Tiny shapes: that it works, not how fast it is.")
 @click.option(
     "--json",
@@ -90,6 +98,7 @@ def command(
     multipliers: tuple[str, ...],
     threads: tuple[int, ...],
     rounds: int,
+    device: str,
     quick: bool,
     target: Path | None,
     plot: Path | None,
@@ -100,7 +109,10 @@ def command(
     Everything that is timed is first compared with the reference, integer by integer. Ratios are
     taken within a round, so that a machine whose speed drifts favours nothing.
 
-    Exits with 1 if anything that was to be timed is wrong, or if there is no CPU engine.
+    On another device, a plug-in's backend is timed in each of its ways against torch there.
+
+    Exits with 1 if anything that was to be timed is wrong, or if there is no CPU engine, or no
+    backend for the device.
     """
     if target is not None and target != _STDOUT and target.suffix != ".json":
         raise click.BadParameter(
@@ -113,7 +125,7 @@ def command(
 
     if plot is not None:
         check_folder(plot)
-    settings = Settings(suites, multipliers, threads, rounds, quick)
+    settings = Settings(suites, multipliers, threads, rounds, quick, device)
     with progress_bar() as progress:
         report = run(settings, progress)
     for note in report.notes:

@@ -66,6 +66,7 @@ enum ah_lookup_way {
     AH_STAGED = 0,  /* rows of the table in shared memory, eight columns side by side */
     AH_CACHED = 1,  /* the whole table in memory, through the caches */
     AH_SHARED = 2,  /* the whole table in the shared memory of a block */
+    AH_PLAIN = 3,   /* one sum a thread, the table through the caches: what to compare with */
 };
 
 /* sums[row, column] = sum_k table[b[column, k]][a[row, k]], with `a` of any kind and `b` a matrix.
@@ -73,7 +74,7 @@ enum ah_lookup_way {
  * The table has 2^a_bits entries for each of the 2^b_bits codes of `b`. 16-bit entries are unsigned
  * and less `bias`; 32-bit entries are signed. Codes are bytes, or 16-bit words where `code_bytes`
  * is 2; bits above an operand's are ignored. STAGED needs bytes, 8 bits for `a` and 16-bit entries;
- * SHARED needs bytes and 16-bit entries. */
+ * SHARED and PLAIN need bytes and 16-bit entries. */
 typedef struct {
     ah_operand a, b;
     ah_sums sums;

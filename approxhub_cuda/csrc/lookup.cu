@@ -30,6 +30,8 @@ cudaError_t ready_lookup(const ah_card &card) {
     cudaError_t error = ready(staged_kernel<4, 8>, Staged<8>::kShared);
     if (!error) error = ready(staged_kernel<1, 8>, Staged<8>::kShared);
     if (!error) error = ready(staged_kernel<4, 1>, Staged<1>::kShared);
+    if (!error) error = ready(plain_kernel<int64_t>, 0);
+    if (!error) error = ready(plain_kernel<uint32_t>, 0);
     if (!error) error = ready_cached<uint16_t, uint8_t>();
     if (!error) error = ready_cached<int32_t, uint8_t>();
     if (!error) error = ready_cached<uint16_t, uint16_t>();
@@ -72,6 +74,9 @@ int32_t run_lookup(const ah_card &card, void *stream, const ah_lookup &w) {
                                      w, card.processors, card.shared_bytes, stream)
                                : run_direct<uint16_t, uint8_t, uint32_t, kWholeWarps, true>(
                                      w, card.processors, card.shared_bytes, stream);
+        case AH_PLAIN:
+            if (!bytes || !narrow || w.a_bits != 8 || w.b_bits != 8) return AH_ARGUMENT;
+            return run_plain(w, stream);
         default:
             return AH_ARGUMENT;
     }

@@ -188,6 +188,7 @@ struct Direct {
     static constexpr int kCodes = kDirectDepth * (kTileRows + kTileColumns) * sizeof(Code);
     static constexpr int kTables = kTileRows * sizeof(Row) + kDirectDepth * sizeof(Tap);
     static constexpr int kShared = kTables + kCodes;
+    static_assert(kShared % sizeof(uint4) == 0, "a table behind it begins at a whole word");
 };
 
 // Sum is what sums are added up in: uint32_t where they fit (any order, modulo 2^32), else int64_t.
@@ -318,6 +319,57 @@ int32_t run_direct(const ah_lookup &w, int processors, int shared, void *stream)
     return launch(direct_kernel<Entry, Code, Sum, kWarps, kWhole>,
                   kWhole ? least<int64_t>(all, processors) : all, kWarps * kWarp,
                   Shape::kShared + table, stream, w, parts.count, parts.step, all);
+}
+
+// --- plain --------------------------------------------------------------------------------------
+
+// The design that simulators of approximate multipliers share: a square of 16 x 16 sums, a thread
+// for each, codes in shared memory, one gather through the caches for each product. It is here to
+// be compared with, and is never chosen.
+constexpr int kSide = 16;
+constexpr int kPlainShared = 2 * kSide * kSide;
+
+template <typename Sum>
+__global__ void __launch_bounds__(kSide *kSide) plain_kernel(ah_lookup w) {
+    uint8_t *a_codes = shared_memory(), *b_codes = a_codes + kSide * kSide;
+    const int x = threadIdx.x % kSide, y = threadIdx.x / kSide;
+    const int64_t strips = ceil_div<int64_t>(w.columns, kSide);
+    const int64_t bands = ceil_div<int64_t>(w.a.rows, kSide);
+    int64_t rest = blockIdx.x;
+    const int64_t column = rest % strips * kSide;
+    rest /= strips;
+    const int64_t row = rest % bands * kSide, group = rest / bands;
+    const Row mine = row_of(w.a, group, row + y);
+    const int64_t loaded = least(column + y, w.columns - 1);  // as a column of `b`
+    const uint8_t *b = static_cast<const uint8_t *>(w.b.data) + group * w.b.group_step +
+                       loaded * w.b.row_step;
+    const uint16_t *table = static_cast<const uint16_t *>(w.table);
+    Sum sum = 0;
+    for (int64_t k = 0; k < w.k; k += kSide) {
+        const int depth = static_cast<int>(least<int64_t>(kSide, w.k - k));
+        __syncthreads();
+        if (x < depth) {
+            a_codes[y * kSide + x] =
+                static_cast<uint8_t>(code_at<uint8_t>(w.a, mine, tap_of(w.a, k + x)));
+            b_codes[x * kSide + y] = b[(k + x) * w.b.k_step];
+        }
+        __syncthreads();
+        for (int d = 0; d < depth; d++) {
+            sum += static_cast<Sum>(
+                __ldg(table + (b_codes[d * kSide + x] << 8 | a_codes[y * kSide + d])));
+        }
+    }
+    if (row + y < w.a.rows && column + x < w.columns) {
+        emit(w.sums, place_of(w.sums, group, row + y) + (column + x) * w.sums.column_step,
+             static_cast<int64_t>(sum) + w.k * w.bias, kStore);
+    }
+}
+
+inline int32_t run_plain(const ah_lookup &w, void *stream) {
+    const int64_t tiles = ceil_div<int64_t>(w.columns, kSide) *
+                          ceil_div<int64_t>(w.a.rows, kSide) * w.groups;
+    return launch(w.sums.wide ? plain_kernel<int64_t> : plain_kernel<uint32_t>, tiles,
+                  kSide * kSide, kPlainShared, stream, w);
 }
 
 }  // namespace lookup

@@ -72,6 +72,12 @@ __device__ __forceinline__ uint32_t column_codes(const ah_operand &b, int64_t of
     return word;
 }
 
+// Modulo 2^64: parts of a sum may exceed it where the whole does not.
+__device__ __forceinline__ int64_t weighted(int64_t weight, int32_t sum) {
+    return static_cast<int64_t>(static_cast<uint64_t>(weight) *
+                                static_cast<uint64_t>(static_cast<int64_t>(sum)));
+}
+
 template <int kSigns, int kDown, int kAcross>
 __device__ __forceinline__ void multiply(int32_t (&sum)[kDown][kAcross][4],
                                          const uint32_t (&a)[kDown][4],
@@ -252,7 +258,8 @@ __global__ void __launch_bounds__(kThreads)
                         const int64_t c = column + first_column + 8 * (j / 2) + 2 * t + j % 2;
                         if (c < w.columns) {
                             emit(w.sums, at + c * w.sums.column_step,
-                                 pass.weight * sums[i / 2][j / 2][2 * (i % 2) + j % 2], how);
+                                 weighted(pass.weight, sums[i / 2][j / 2][2 * (i % 2) + j % 2]),
+                                 how);
                         }
                     }
                 }

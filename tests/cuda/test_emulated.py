@@ -21,7 +21,7 @@ from approxhub.multiplier import Multiplier
 from approxhub.operands import OperandFormat
 from approxhub.testing.contract import lopsided
 
-WAYS = ("staged", "shared", "cached")
+WAYS = ("staged", "shared", "cached", "plain")
 CPU = torch.device("cpu")
 HERE = Path(__file__).parent
 

@@ -21,6 +21,7 @@ __all__ = ["CudaBackend"]
 
 _FAR = 1 << 30  # positions in an image are computed in 32 bits
 _WAYS = ("factored", "lookup", *LOOKUPS)
+_APART = ("staged", "shared", "cached", "plain")
 
 
 class CudaBackend:
@@ -33,8 +34,9 @@ class CudaBackend:
     ----------
     library : Library, optional
         Of kernels; the installed one when not given.
-    way : {'factored', 'lookup', 'staged', 'column', 'shared', 'cached'}, optional
-        Take this one whenever it can be done.
+    way : {'factored', 'lookup', 'staged', 'column', 'shared', 'cached', 'plain'}, optional
+        Take this one whenever it can be done. The last is how other simulators look products up,
+        to be compared with; it is never taken otherwise.
 
     Raises
     ------
@@ -85,6 +87,10 @@ class CudaBackend:
         if index not in self._cards:
             self._cards[index] = self._library.card(index)
         return self._cards[index]
+
+    def ways(self) -> dict[str, CudaBackend]:
+        """The same backend, bound to one way: for benchmarks."""
+        return {way: CudaBackend(self._library, way) for way in _APART}
 
     def unavailable_reason(self) -> str | None:
         """Why nothing can run here: no kernels, no card, or none that they were built for."""

@@ -19,7 +19,7 @@ ABI = 1
 _NAME = "libapproxhub_cuda.so"
 
 _i32, _i64, _pointer = ctypes.c_int32, ctypes.c_int64, ctypes.c_void_p
-STAGED, CACHED, SHARED = range(3)
+STAGED, CACHED, SHARED, PLAIN = range(4)
 MOST_PASSES = 64
 
 

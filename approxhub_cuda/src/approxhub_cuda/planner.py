@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from approxhub.backends.planner import Plan, Rates, Work, plan
-from approxhub_cuda.native import CACHED, SHARED, STAGED, Card
+from approxhub_cuda.native import CACHED, PLAIN, SHARED, STAGED, Card
 
 __all__ = ["LOOKUPS", "Lookups", "Shape", "choose"]
 
@@ -43,6 +43,7 @@ LOOKUPS = {
     "column": Lookups(STAGED, 1024, 1, 6.0),  # the same with one column to a block
     "shared": Lookups(SHARED, 128, 64, 8.0),
     "cached": Lookups(CACHED, 128, 32, 4.0),
+    "plain": Lookups(PLAIN, 16, 16, 0.5),  # only where it is asked for
 }
 _WHOLE = 150 * 1024  # bytes of a table of 256 x 256 and of the codes beside it
 
@@ -70,7 +71,7 @@ def lookup_ways(card: Card, *, by_bytes: bool, narrow: bool, n: int) -> tuple[st
     if not (by_bytes and narrow):
         return ("cached",)
     whole = ("shared",) if card.shared_bytes >= _WHOLE else ()
-    return ("column" if n == 1 else "staged", *whole, "cached")
+    return ("column" if n == 1 else "staged", *whole, "cached", "plain")
 
 
 def choose(
@@ -108,7 +109,7 @@ def choose(
         for name, way in LOOKUPS.items()
         if name in lookups
     }
-    best = min(found, key=lambda name: found[name])
+    best = min(found, key=lambda name: (name == "plain", found[name]))
     if forced == "staged" and "column" in found:
         forced = "column"
     if forced in LOOKUPS:

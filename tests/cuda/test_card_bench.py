@@ -1,0 +1,72 @@
+"""Benchmarks of a card, run on the emulated one: that all is compared, and what rows say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from approxhub_cuda.backend import CudaBackend
+from approxhub_cuda.native import Library
+from click.testing import CliRunner
+
+from approxhub.bench import Report, Settings, run
+from approxhub.bench.cards import Device, conv, gemm, network
+from approxhub.bench.context import Context
+from approxhub.bench.names import FP32, PLAIN_GATHER
+from approxhub.bench.networks import resnet50
+from approxhub.bench.present import tables_of
+from approxhub.cli import cli
+from approxhub.errors import BackendUnavailableError, InputError
+
+SETTINGS = Settings(multipliers=("roba:8s",), rounds=1, quick=True, device="cuda")
+
+
+def emulated_card(kernels: Path) -> Device:
+    """The emulated card as a device to time."""
+    return Device.of(torch.device("cpu"), "cuda", CudaBackend(Library(str(kernels))))
+
+
+@pytest.mark.parametrize("suite", [gemm, conv], ids=["gemm", "conv"])
+def test_each_way_is_timed(kernels: Path, suite: object, tmp_path: Path) -> None:
+    """Every way, the plain gather among them, and torch have a row, shown with its ratios."""
+    assert callable(suite)
+    with Context(SETTINGS, tmp_path) as context:
+        rows = [row for step in suite(context, emulated_card(kernels)) for row in step.run()]
+    names = {row.name for row in rows}
+    assert names == {FP32, PLAIN_GATHER, "cuda", "cuda, staged", "cuda, shared", "cuda, cached"}
+    for row in rows:
+        assert set(row.against) == {FP32, PLAIN_GATHER}
+    report = Report({}, {}, {"device": "cuda"}, (), tuple(rows))
+    [table] = tables_of(report, rows[0].suite)
+    assert f"x {PLAIN_GATHER}" in table.header
+    assert len(table.rows) == len(rows)
+
+
+@pytest.mark.slow
+def test_networks_are_timed(kernels: Path, tmp_path: Path) -> None:
+    """Inference is compared with the reference and timed, and a training step with an exact one."""
+    with Context(SETTINGS, tmp_path) as context:
+        steps = network(context, emulated_card(kernels))
+        rows = [row for step in steps for row in step.run()]
+    assert {row.details["kind"] for row in rows} == {"inference", "training"}
+    assert {"roba:8s", FP32, "exact, quantised"} == {row.name for row in rows}
+
+
+def test_without_a_card_the_reason_is_said() -> None:
+    """Asked for a device that nothing serves, or for a suite it lacks, the error says so."""
+    if not torch.cuda.is_available():
+        with pytest.raises(BackendUnavailableError, match="no backend can be timed on 'cuda'"):
+            run(SETTINGS)
+        done = CliRunner().invoke(cli, ["bench", "gemm", "--device", "cuda", "--quick"])
+        assert done.exit_code == 1
+    with pytest.raises(InputError, match="suites gemm, conv, network"):
+        run(Settings(("roofline",), device="cuda"))
+
+
+def test_resnet50_has_the_parameters_of_the_paper() -> None:
+    """ResNet-50 has 25.6 million parameters, and gives a row of scores."""
+    with torch.device("meta"):
+        net = resnet50()
+        assert net(torch.zeros(2, 3, 224, 224)).shape == (2, 1000)
+    assert sum(p.numel() for p in net.parameters()) == 25_557_032
