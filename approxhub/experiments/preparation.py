@@ -94,7 +94,7 @@ class Preparation:
                 layer.input_quantizer.code_range,
                 layer.weight_quantizer.code_range,
                 str(layer.mapping),
-                str(getattr(layer, "datapath", "")),
+                str(layer.datapath),
             )
             for layer in approx_layers(model).values()
         )

@@ -524,7 +524,7 @@ def _described(
         multiplier=trial.name,
         layer=trial.layer,
         mapping=_distinct(layer.mapping for layer in layers),
-        datapath=_distinct(getattr(layer, "datapath", "") for layer in layers),
+        datapath=_distinct(layer.datapath for layer in layers),
         seed=seed,
         compensated=bool(layers) and preparation.compensate,
         batch_norm_reestimated=bool(layers) and preparation.reestimate_batch_norm,

@@ -495,7 +495,7 @@ def _(product: Product, x: Tensor, w: Tensor, zero: Tensor, f: OperandFormat) ->
 def _(product: ConvProduct, x: Tensor, w: Tensor, zero: Tensor, f: OperandFormat) -> Taps:
     padded, kernel = F.pad(x, product.padding, value=int(zero)), tuple(w.shape[2:])
     outside = None
-    if getattr(product, "skip", False):  # no product where there is padding
+    if product.skip:  # no product where there is padding
         outside = F.pad(torch.zeros_like(x, dtype=torch.bool), product.padding, value=True)
     steps = list(zip(kernel, product.stride, product.dilation, strict=True))
     size = [

@@ -117,6 +117,18 @@ def test_the_models_own_mapping_is_kept_where_it_fits(small: Any) -> None:
         ah.sweep(net, ["drum:8s/k=4", "drum:8u/k=4"], evaluate, [x], mapping="symmetric")
 
 
+def test_the_datapath_stands_in_the_row(small: Any) -> None:
+    """What hardware does around the multipliers is an option, and part of what a row says."""
+    net, x, evaluate = small
+    plain, other = (
+        ah.sweep(net, ["drum:8s/k=4"], evaluate, [x], mapping="affine-signed", **options)[0]
+        for options in ({}, {"datapath": "zero_point=before"})
+    )
+    assert (plain.datapath, other.datapath) == ("", "zero_point=before")
+    assert plain.value != other.value
+    assert plain.key != other.key
+
+
 def test_an_assignment_leaves_other_layers_exact(digits: ModuleType) -> None:
     """With a mapping of patterns, layers that none fits multiply exactly, in the same codes."""
     assignment = {"0": "drum:8s/k=3", "9": "drum:8s/k=4"}

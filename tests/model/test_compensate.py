@@ -92,6 +92,32 @@ def test_means_are_those_of_the_integers(kind: str, formats: str, biased: Any) -
     np.testing.assert_allclose(means * count, sums, rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("formats", "datapath"),
+    [
+        ("8sx8s", "zero_point=before"),
+        ("8sx8s", "padding=skip"),
+        ("4ux4u", "padding=skip"),
+        ("4ux4u", "bias=int32"),
+    ],
+)
+def test_means_are_those_of_the_integers_of_every_datapath(
+    formats: str, datapath: str, biased: Any
+) -> None:
+    """Zero points subtracted first, padding that meets no circuit: the very sums again."""
+    layer, x = LAYERS["conv2d"]()
+    x = x + 0.4
+    mapping = "affine-signed" if formats == "8sx8s" else None
+    net = _calibrated(layer, x, biased(formats), datapath=datapath, mapping=mapping)
+    with torch.no_grad(), ah.capture_statistics(net, fields=0, taps=True) as statistics:
+        net(x)
+    layer.bias.data.zero_()  # its rounding is none of the circuit's
+    sums, count = _integer_errors(net, x)
+    assert np.abs(sums).max() > count
+    means = statistics["0"].channel_means(net[0].multiplier)
+    assert np.array_equal(np.rint(means * count), sums)
+
+
 def test_the_mean_error_is_gone_where_it_was_measured(biased: Any) -> None:
     """Each channel's mean is that of exact products, in a layer with a bias and one without."""
     for kind in ("conv2d", "no bias", "transposed"):

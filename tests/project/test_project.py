@@ -37,7 +37,17 @@ def test_is_installed(package: str) -> None:
 
 @pytest.mark.parametrize(
     "package",
-    ["", ".backends", ".families", ".nn", ".plugins", ".quantization", ".registry", ".testing"],
+    [
+        "",
+        ".backends",
+        ".experiments",
+        ".families",
+        ".nn",
+        ".plugins",
+        ".quantization",
+        ".registry",
+        ".testing",
+    ],
 )
 def test_public_names_exist(package: str) -> None:
     """Every name in `__all__` can be had, the lazily loaded ones too, and `dir` lists it."""
