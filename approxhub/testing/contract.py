@@ -5,10 +5,12 @@ Imports numpy, the multiplier, the plug-in host and pytest; never torch.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from types import SimpleNamespace
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import numpy as np
 
@@ -24,7 +26,9 @@ except ImportError as error:
         "approxhub.testing needs pytest; install it with: pip install 'approxhub[test]'"
     ) from error
 
-__all__ = ["CORNER", "broken", "lopsided", "offered", "pytest"]
+__all__ = ["CORNER", "at_once", "broken", "lopsided", "offered", "pytest"]
+
+T = TypeVar("T")
 
 CORNER = 64
 """``T[0][0]`` of every table here: what stands for nothing must not reach the table."""
@@ -71,6 +75,34 @@ def lopsided(a: str, b: str, seed: int = 0) -> Multiplier:
     table = x.values()[:, None] * w.values()[None, :] + noise
     table[0, 0] = CORNER
     return Multiplier.from_table(table, name="lopsided", a_signed=x.signed, b_signed=w.signed)
+
+
+def at_once(work: Callable[[], T], workers: int = 4, times: int = 4) -> list[T]:
+    """Do the same work in several threads, which begin together, several times each.
+
+    Parameters
+    ----------
+    work : callable
+    workers, times : int
+
+    Returns
+    -------
+    list
+        All that it returned.
+
+    Examples
+    --------
+    >>> at_once(lambda: 2, workers=2, times=2)
+    [2, 2, 2, 2]
+    """
+    barrier = threading.Barrier(workers)
+
+    def several(_: int) -> list[T]:
+        barrier.wait(60)
+        return [work() for _ in range(times)]
+
+    with ThreadPoolExecutor(workers) as pool:
+        return [result for results in pool.map(several, range(workers)) for result in results]
 
 
 @contextmanager

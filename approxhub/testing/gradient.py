@@ -15,7 +15,7 @@ from approxhub.multiplier import Multiplier, exact
 from approxhub.nn import Gradient, Linear
 from approxhub.nn.gradients import Arithmetic, ConvProduct, Grid, LinearProduct, Product
 from approxhub.plugins import GradientInfo
-from approxhub.testing.contract import broken, lopsided, offered, pytest
+from approxhub.testing.contract import at_once, broken, lopsided, offered, pytest
 
 __all__ = ["GradientConformance"]
 
@@ -66,6 +66,11 @@ def _case(name: str, seed: int = 0) -> Case:
 
 
 CASES = ("linear", "one row", "convolution")
+
+
+def _turned(t: Tensor) -> Tensor:
+    """The same numbers, with the last dimension outermost in memory."""
+    return t.movedim(-1, 0).contiguous().movedim(0, -1)
 
 
 class GradientConformance:
@@ -207,6 +212,39 @@ class GradientConformance:
         for who, a, b, c in zip(_NAMES, want, again, fresh, strict=True):
             if a is None or b is None or not (torch.equal(a, b) and torch.equal(a, c)):
                 broken("a gradient depends on what it is given alone", f"changed for the {who}")
+
+    @pytest.mark.parametrize("name", CASES)
+    def test_any_strides(self, name: str) -> None:
+        """Tensors of any strides give what contiguous ones do, stride 0 of a sum's too."""
+        case = _case(name)
+        for grad in (case.grad, case.grad[:1, :1].expand(case.grad.shape)):
+            laid_out = replace(case, x=_turned(case.x), w=_turned(case.w), grad=grad)
+            plain = replace(case, grad=grad.contiguous())
+            clause = "backward() takes tensors of any strides"
+            try:
+                found = self._both(laid_out)
+            except RuntimeError as error:
+                broken(clause, f"raised {error}")
+            for who, got, want in zip(_NAMES, found, self._both(plain), strict=True):
+                same = torch.allclose(got, want, rtol=1e-5, atol=1e-5)
+                if not (self.random or same):
+                    broken(clause, f"gave another gradient for the {who}")
+
+    def test_several_threads(self) -> None:
+        """Several threads ask one gradient at a time, as they train several models."""
+        if self.random:
+            pytest.skip("random is True: threads share torch's generator")
+        case, gradient = _case("linear"), self.make_gradient()
+        want = self._both(case)
+
+        def work() -> tuple[Tensor | None, Tensor | None]:
+            return gradient.backward(
+                case.grad, case.x, case.w, case.product, case.arithmetic, (True, True)
+            )
+
+        for found in at_once(work):
+            if any(a is None or not torch.equal(a, b) for a, b in zip(found, want, strict=True)):
+                broken("a gradient may be asked from several threads", "gave other gradients")
 
     @pytest.mark.parametrize("name", CASES)
     def test_straight_through(self, name: str) -> None:

@@ -23,14 +23,14 @@ from approxhub.multiplier import Multiplier, exact
 from approxhub.nn import ApproxLayer
 from approxhub.plugins import LayerConverter
 from approxhub.quantization import Quantizer
-from approxhub.testing.contract import broken, lopsided, offered, pytest
+from approxhub.testing.contract import at_once, broken, lopsided, offered, pytest
 
 __all__ = ["LayerConformance"]
 
 IntArray = npt.NDArray[np.int64]
 Product = Callable[[IntArray, IntArray], IntArray]
 
-PAIRS = (("8s", "8s"), ("8u", "8u"), ("4s", "6s"), ("5u", "4u"))
+PAIRS = (("8s", "8s"), ("8u", "8u"), ("4s", "6s"), ("5u", "4u"), ("8u", "5s"))
 _ZERO_POINTS = (5, 3)  # of activations and weights, where codes have one
 
 _SUMS = (
@@ -262,6 +262,17 @@ class LayerConformance:
             if not torch.equal(approximate, layer(x)):
                 broken("with the exact multiplier, approximate equals exact", "differs")
 
+    def test_any_strides(self) -> None:
+        """Inputs of any strides give what contiguous ones do, and are left as they are."""
+        m = lopsided("8u", "8u")
+        layer, x = self._integral(m)
+        wide = torch.full((*x.shape[:-1], 2 * x.shape[-1]), 7.0)
+        wide[..., ::2] = x
+        for laid_out in (x.movedim(-1, 0).contiguous().movedim(0, -1), wide[..., ::2]):
+            self._compare(layer, laid_out, m)
+            if not torch.equal(laid_out, x):
+                broken("a layer leaves its input unchanged", "changed it")
+
     # --- modes --------------------------------------------------------------------------
 
     def test_float_mode(self) -> None:
@@ -387,6 +398,33 @@ class LayerConformance:
         for name, mine, wanted in zip(("the input", "the weight"), *grads, strict=True):
             if mine is None or wanted is None or not torch.equal(mine, wanted):
                 broken("its product gives the float layer's gradients", f"differs for {name}")
+
+    def test_several_threads(self) -> None:
+        """In evaluation several threads use one layer at a time."""
+        layer, x = self._calibrated(lopsided("8u", "8u"))
+
+        def work() -> Tensor:
+            with torch.no_grad():  # which a thread does not take over from another
+                return layer(x)  # type: ignore[no-any-return]
+
+        want = work()
+        if not all(torch.equal(found, want) for found in at_once(work)):
+            broken("in evaluation several threads may use one layer", "gave other results")
+
+    def test_under_the_compiler(self) -> None:
+        """torch.compile takes the layer as a whole, and gives the same bits."""
+        layer, x = self._calibrated(lopsided("8u", "8u"))
+        clause = "torch.compile(fullgraph=True) takes the layer, and gives the same bits"
+        torch.compiler.reset()
+        compiled = torch.compile(layer, backend="eager", fullgraph=True)
+        with torch.no_grad():
+            want = layer(x)
+            try:
+                found = compiled(x)
+            except torch._dynamo.exc.TorchDynamoException as error:
+                broken(clause, f"could not be compiled: {str(error).splitlines()[0]}")
+            if not torch.equal(found, want):
+                broken(clause, "gave other bits")
 
     def test_integer_inputs_are_refused(self) -> None:
         """Integers are no activations: they are refused with an InputError."""

@@ -5,6 +5,7 @@ Imports numpy, the registry's records and pytest; never torch.
 
 from __future__ import annotations
 
+import functools
 import re
 import socket
 from typing import Any, ClassVar
@@ -22,7 +23,7 @@ from approxhub.multiplier import Multiplier
 from approxhub.operands import OperandFormat
 from approxhub.plugins import MultiplierSource, builtin
 from approxhub.registry import Entry, FetchContext
-from approxhub.testing.contract import broken, pytest
+from approxhub.testing.contract import at_once, broken, pytest
 
 __all__ = ["SourceConformance"]
 
@@ -197,6 +198,23 @@ class SourceConformance:
                     "the same path gives the same circuit, each time",
                     f"gave two circuits for {entry.path!r}",
                 )
+
+    def test_several_threads(self) -> None:
+        """Several threads fetch at a time, as ``approxhub fetch`` does, and get the same."""
+        source, context = self.make_source(), self.make_context()
+        clause = "fetch() may be called from any thread, several at a time"
+
+        def identity(path: str) -> str:
+            return source.fetch(path, context).identity
+
+        for path in [entry.path for entry in self._some()[:2]]:
+            want = self._fetch(path).identity
+            try:
+                found = at_once(functools.partial(identity, path))
+            except Exception as error:
+                broken(clause, f"raised {type(error).__name__} for {path!r}: {error}")
+            if set(found) != {want}:
+                broken(clause, f"gave other circuits for {path!r} than alone")
 
     def test_unknown_multipliers(self) -> None:
         """What the source does not have raises UnknownMultiplierError, and says what it was."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import click
 import pytest
+from click.testing import CliRunner
 
 import approxhub as ah
 from approxhub.cli import cli
@@ -65,6 +67,93 @@ def test_python_examples_run(page: Path) -> None:
     namespace: dict[str, object] = {"__name__": "__main__"}
     for i, block in enumerate(_blocks(page, "python"), 1):
         exec(compile(block, f"{_name(page)}, block {i}", "exec"), namespace)
+
+
+# These take minutes; tests/demo, tests/bench, tests/testing and .ci/run run them.
+LONG = ("demo", "bench", "conformance")
+
+
+def _run_line(line: str) -> None:
+    """Run one command line of ApproxHub's, in this process, with the files that it names."""
+    words = shlex.split(line.replace("https://example.org/mylab/", "mylab"), comments=True)
+    words, target = _cut(words, ">")
+    words, origin = _cut(words, "<")
+    given = Path(origin).read_text(encoding="utf-8") if origin else None
+    done = CliRunner().invoke(cli, words[1:], input=given)
+    # What has to be downloaded cannot be had here; that it is asked for rightly is seen.
+    downloads = re.search(r"\bmul\d", line + (given or ""))
+    assert done.exit_code in ((0, 3, 4) if downloads else (0,)), f"{line}\n{done.output}"
+    assert done.exception is None or isinstance(done.exception, SystemExit), line
+    if target:
+        Path(target).write_text(done.stdout, encoding="utf-8")
+
+
+def _cut(words: list[str], mark: str) -> tuple[list[str], str]:
+    """Words before a redirection, and the file behind it."""
+    at = words.index(mark) if mark in words else len(words)
+    return words[:at], "".join(words[at + 1 :])
+
+
+def _prepare(page: Path) -> None:
+    """Make the files that a page takes to be there: a folder of tables to publish."""
+    if page.name == "publish-an-index.md":
+        mylab = Path("mylab")
+        mylab.mkdir()
+        (mylab / "metadata.json").write_text(_blocks(page, "json")[0], encoding="utf-8")
+        ah.write_table(ah.exact(8), mylab / "mymul.npy")
+        ah.write_table(ah.exact(8, signed=True), mylab / "signed.csv", index_order="offset")
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("offline")
+@pytest.mark.parametrize(
+    "page", [p for p in PAGES if _name(p) in dict(_command_lines())], ids=_name
+)
+def test_command_lines_run(page: Path) -> None:
+    """A page's Python and its command lines run in the order of the page, without a network."""
+    _prepare(page)
+    namespace: dict[str, object] = {"__name__": "__main__"}
+    ran = 0
+    for language, text in BLOCK.findall(page.read_text(encoding="utf-8")):
+        if language == "python":
+            if page.name == "publish-an-index.md":
+                Path("mylab").rename("mylab-by-hand")
+            exec(compile(text, _name(page), "exec"), namespace)
+        elif language in ("sh", "console"):
+            lines = [part.strip() for li in text.splitlines() for part in li.split("&&")]
+            for line in (li.removeprefix("$ ") for li in lines):
+                if line.startswith("approxhub ") and line.split()[1] not in LONG:
+                    _run_line(line)
+                    ran += 1
+    assert ran or page.name in ("README.md", "benchmarks.md", "index.md")
+
+
+def test_the_tutorial_shows_rows_of_the_demonstration() -> None:
+    """The rows in the tutorial are rows of the table in the README, which says where they ran."""
+    shown = [_blocks(ROOT / p, "text")[0] for p in ("docs/tutorial/index.md", "README.md")]
+    some, all_of_them = ([row.split() for row in text.splitlines()] for text in shown)
+    assert len(some) > 5
+    assert all(row in all_of_them for row in some)
+
+
+def test_data_blocks_are_well_formed() -> None:
+    """Blocks of JSON and TOML on the pages can be read."""
+    tomllib = pytest.importorskip("tomllib", reason="Python 3.10 reads no TOML")
+    texts = [text for page in PAGES for text in _blocks(page, "json")]
+    assert all(json.loads(text) for text in texts)
+    more = [text for page in PAGES for text in _blocks(page, "toml")]
+    assert all(tomllib.loads(text) for text in more)
+    assert texts
+    assert more
+
+
+def test_every_language_is_known() -> None:
+    """Each block is of a language that some test here reads, or is shown for its text alone."""
+    known = {"python", "sh", "console", "json", "toml", "text"}
+    for page in PAGES:
+        assert {
+            language for language, _ in BLOCK.findall(page.read_text(encoding="utf-8"))
+        } <= known
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 
 import pytest
 import torch
@@ -94,6 +95,23 @@ class Damped(Right):
         return super().backward(grad * 0.5, x, w, product, arithmetic, needs)
 
 
+class Views(Right):
+    """Takes its tensors to lie row by row."""
+
+    def backward(self, grad, x, w, product, arithmetic, needs):
+        return super().backward(grad, x.view(-1).view(x.shape), w, product, arithmetic, needs)
+
+
+class Halfway(Right):
+    """Keeps how far it is on itself."""
+
+    def backward(self, *args):
+        self.here = getattr(self, "here", 0) + 1
+        time.sleep(0.005)
+        self.here, before = self.here - 1, self.here
+        return tuple(None if t is None else t * before for t in super().backward(*args))
+
+
 class LosesWeights(Right):
     def backward(self, grad, x, w, product, arithmetic, needs):
         gx, _ = super().backward(grad, x, w, product, arithmetic, needs)
@@ -136,6 +154,8 @@ WRONG = [
     (Mutates, "test_operands_are_unchanged", "changed one"),
     (ReturnsOperand, "test_operands_are_unchanged", "memory of an operand"),
     (Remembers, "test_it_keeps_nothing", "alone"),
+    (Views, "test_any_strides", "raised"),
+    (Halfway, "test_several_threads", "other gradients"),
     (Damped, "test_straight_through", "the exact product"),
     (LosesWeights, "test_in_a_layer", "for the weights"),
 ]

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import copy
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -205,6 +206,33 @@ class NeverAsks(Linear):
         return super()._integer_path(x, *args)
 
 
+class AssumesStrides(Linear):
+    """Reads its input's memory, whatever the strides."""
+
+    def _integer_path(self, x: Tensor, *args: Any) -> Tensor:
+        return super()._integer_path(torch.as_strided(x, x.shape, _contiguous(x)), *args)
+
+
+def _contiguous(x: Tensor) -> tuple[int, ...]:
+    return torch.empty(x.shape, device="meta").stride()
+
+
+class OneAtATime(Linear):
+    """Keeps its input on itself for a while."""
+
+    def _integer_path(self, x: Tensor, *args: Any) -> Tensor:
+        self._here = getattr(self, "_here", 0) + 1
+        time.sleep(0.01)
+        self._here, before = self._here - 1, self._here
+        return super()._integer_path(x, *args) * before
+
+
+class BreaksGraphs(Linear):
+    def _integer_path(self, x: Tensor, *args: Any) -> Tensor:
+        torch._dynamo.graph_break()
+        return super()._integer_path(x, *args)
+
+
 def with_class(kind: type) -> Callable[..., Any]:
     """Convert to a class, as our converter does."""
 
@@ -252,6 +280,9 @@ WRONG: list[tuple[Any, str, str]] = [
     (kit_of(with_class(DropsBatch)), "test_sums", "shape"),
     (kit_of(with_class(AlwaysApproximate)), "test_exact_mode", "results are wrong"),
     (kit_of(with_class(Inexact)), "test_the_exact_multiplier_is_exact", "approximate equals"),
+    (kit_of(with_class(AssumesStrides)), "test_any_strides", "results are wrong"),
+    (kit_of(with_class(OneAtATime)), "test_several_threads", "other results"),
+    (kit_of(with_class(BreaksGraphs)), "test_under_the_compiler", "could not be compiled"),
     (kit_of(with_class(RoundedFloat)), "test_float_mode", "bit for bit"),
     (kit_of(with_class(NeverApproximate)), "test_modes_change_nothing_else", "was exact"),
     (kit_of(with_class(Drifts)), "test_modes_change_nothing_else", "no memory"),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+import threading
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -41,6 +43,7 @@ def fetch(path: str, context: FetchContext) -> Multiplier:
 
 
 RIGHT = MultiplierSource("mine", entries, fetch)
+_busy = threading.Lock()
 
 
 def kit_of(source: Any) -> type[SourceConformance]:
@@ -81,6 +84,15 @@ _turn = iter(range(10**6))
 
 def _unstable(path: str, context: FetchContext) -> Multiplier:
     return Multiplier(f"mine:{path}", A, B, table=lopsided("4u", "3s", seed=next(_turn)).table)
+
+
+def _one_at_a_time(path: str, context: FetchContext) -> Multiplier:
+    """Cannot be called while it is called."""
+    if not _busy.acquire(blocking=False):
+        raise OSError("the folder is open already")
+    time.sleep(0.01)
+    _busy.release()
+    return fetch(path, context)
 
 
 # Each fault: the source, the clause that it breaks, and words of the message.
@@ -139,6 +151,9 @@ WRONG: dict[str, tuple[Any, str, str]] = {
     ),
     "unstable": (
         replace(RIGHT, fetch=_unstable), "test_two_fetches_are_equal", "two circuits",
+    ),
+    "one at a time": (
+        replace(RIGHT, fetch=_one_at_a_time), "test_several_threads", "the folder is open",
     ),
     "makes things up": (
         replace(RIGHT, fetch=lambda p, c: named("mine:x")), "test_unknown_multipliers", "returned",
