@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import functools
 import importlib
+import logging
 import os
 import re
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
 from typing import Any, TypeVar
@@ -30,6 +32,10 @@ BUILTIN = "approxhub"
 _BUILTIN_MODULES = ("approxhub.plugins.builtin",)
 
 T = TypeVar("T")
+
+_log = logging.getLogger("approxhub")
+_PATIENCE = 10.0
+"""Seconds after which a plug-in that is still at it is named."""
 
 _RECORDS: dict[str, type] = {
     "approxhub_backends": descriptors.BackendInfo,
@@ -81,6 +87,29 @@ def cause_of(error: BaseException) -> str:
     except Exception:  # an exception of a plug-in's own
         text = ""
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+@contextmanager
+def _watched(plugin: str, what: str) -> Iterator[None]:
+    """Say whose turn it is if it takes long: what never ends cannot be ended from here."""
+    timer = threading.Timer(
+        _PATIENCE,
+        _log.warning,
+        (
+            "plug-in %s: %s has taken %g s so far; if it never ends, interrupt, and set "
+            "APPROXHUB_DISABLE_PLUGINS=%s",
+            plugin,
+            what,
+            _PATIENCE,
+            plugin,
+        ),
+    )
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 class PluginHost:
@@ -162,7 +191,8 @@ class PluginHost:
 
     def _load(self, entry: metadata.EntryPoint, row: PluginStatus) -> None:
         try:
-            plugin = entry.load()
+            with _watched(entry.name, "its import"):
+                plugin = entry.load()
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # a plug-in may even exit
@@ -226,7 +256,8 @@ class PluginHost:
         if plugin == BUILTIN:
             return call()
         try:
-            return call()
+            with _watched(plugin, hook):
+                return call()
         except KeyboardInterrupt:
             raise
         except BaseException as error:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+import re
 import signal
 import subprocess
 import sys
 import textwrap
 
 import pytest
+
+hosting = importlib.import_module("approxhub.plugins.host")
 
 EIGHT = {
     "imports": "import no_such_module",
@@ -57,12 +61,15 @@ DEMO = """\
 
 @pytest.mark.slow
 def test_the_demonstration_gives_the_same_with_eight_broken_plugins(site):
-    """Eight plug-ins, broken in eight ways, change no number of a (short) demonstration."""
+    """Eight plug-ins, broken in eight ways, change no number of a (short) demonstration.
+
+    They are wheels that pip has installed.
+    """
     code = textwrap.dedent(DEMO)
     clean = site.python("-c", code)
     assert clean.returncode == 0, clean.stderr
-    for name, text in EIGHT.items():
-        site.add(name, text)
+    site.install(EIGHT)
+    assert len(list(site.folder.glob("*.dist-info/RECORD"))) == 8
     broken = site.python("-c", code)
     assert broken.returncode == 0, broken.stderr
     assert json.loads(broken.stdout) == json.loads(clean.stdout)
@@ -70,6 +77,10 @@ def test_the_demonstration_gives_the_same_with_eight_broken_plugins(site):
     done = site.python("-m", "approxhub.cli", "plugins", "--json")
     rows = {row["name"]: row for row in json.loads(done.stdout)}
     assert set(rows) == set(EIGHT)
+    table = site.python("-m", "approxhub.cli", "plugins").stdout
+    assert all(re.search(rf"^{name} +1\.5 +failed +\S", table, re.MULTILINE) for name in EIGHT), (
+        table
+    )
     assert all(row["state"] == "failed" and row["error"] for row in rows.values())
     assert len({row["error"] for row in rows.values()}) == 7  # the twins share theirs
 
@@ -142,6 +153,27 @@ def test_an_import_that_never_ends_can_be_left_out(site):
         names[disabled] = {row["name"]: row["state"] for row in json.loads(done.stdout)}
     assert names["all"] == {"endless": "disabled", "good": "disabled"}
     assert names["endless"] == {"endless": "disabled", "good": "ok"}
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("import time; time.sleep(0.5)", "its import"),
+        (
+            "import time\n@hookimpl\ndef approxhub_backends(): time.sleep(0.5); return []",
+            "approxhub_backends",
+        ),
+    ],
+)
+def test_what_takes_long_is_named(text, what, site, monkeypatch, caplog):
+    """Whose import or hook takes long is said while it does, and how to leave it out."""
+    monkeypatch.setattr(hosting, "_PATIENCE", 0.1)
+    site.add("slow", text)
+    site.add("quick")
+    assert site.rows()["slow"].state == "ok"
+    (said,) = caplog.messages
+    assert said.startswith(f"plug-in slow: {what} has taken 0.1 s so far")
+    assert said.endswith("APPROXHUB_DISABLE_PLUGINS=slow")
 
 
 def test_an_import_that_never_ends_can_be_interrupted(site):
