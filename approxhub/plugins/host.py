@@ -146,6 +146,7 @@ class PluginHost:
         self._records: dict[str, dict[str, tuple[str, Any]]] = {}
         self._clashes: dict[str, dict[str, str]] = {}
         self._taking_part: set[str] = set()
+        self._asking: set[str] = set()
         self._lock = threading.RLock()
         self.generation = 0  # grows whenever plug-ins may offer something else
         for module in _BUILTIN_MODULES:
@@ -269,50 +270,58 @@ class PluginHost:
         with self._lock:
             if hook in self._records:
                 return self._records[hook]
-            kind = _RECORDS[hook]
-            offered: dict[str, list[tuple[str, Any]]] = {}
-
-            def checked(function: Callable[..., Any]) -> list[Any]:
-                records = list(function() or ())
-                for record in records:
-                    if not isinstance(record, kind):
-                        raise PluginError(
-                            f"{hook} must return {kind.__name__} records, got {record!r}"
-                        )
-                    if not isinstance(_key(record), str) or not _key(record):
-                        raise PluginError(f"{hook}: {record!r} has no name")
-                    if not isinstance(getattr(record, "priority", 0), int):
-                        raise PluginError(f"{hook}: the priority of {record!r} is not an integer")
-                    version = getattr(record, "api_version", descriptors.API_VERSION)
-                    if version != descriptors.API_VERSION:
-                        raise PluginError(
-                            f"{_key(record)} is written for plug-in API {version}, this is "
-                            f"{descriptors.API_VERSION}"
-                        )
-                return records
-
-            for plugin, function in self._calls(hook):
-                found = self._guarded(plugin, hook, functools.partial(checked, function))
-                for record in found or ():
-                    offered.setdefault(_key(record), []).append((plugin, record))
-            chosen: dict[str, tuple[str, Any]] = {}
-            for key, offers in offered.items():
-                if kind is descriptors.LayerConverter:
-                    best = max(r.priority for _, r in offers)
-                    offers = [o for o in offers if o[1].priority == best]
-                winners = [o for o in offers if o[0] == BUILTIN] or (
-                    offers if len(offers) == 1 else []
+            if hook in self._asking:  # the lock lets only its own thread come this far
+                raise PluginError(
+                    f"{hook} was asked for while plug-ins were answering it; ask in load()"
                 )
-                if winners:
-                    chosen[key] = winners[0]
-                    self._takes_part(winners[0][0])
-                losers = [o for o in offers if o not in winners]
-                for plugin, _ in losers:
-                    why = f"{hook}: {key!r} is offered by {_names(offers)}"
-                    self._clashes.setdefault(hook, {})[key] = why
-                    self._fail(self._status[plugin], why)
-            self._records[hook] = dict(sorted(chosen.items()))
+            self._asking.add(hook)
+            try:
+                self._records[hook] = self._ask(hook)
+            finally:
+                self._asking.remove(hook)
             return self._records[hook]
+
+    def _ask(self, hook: str) -> dict[str, tuple[str, Any]]:
+        """Ask all plug-ins, and keep what no two of them offer."""
+        kind = _RECORDS[hook]
+        offered: dict[str, list[tuple[str, Any]]] = {}
+
+        def checked(function: Callable[..., Any]) -> list[Any]:
+            records = list(function() or ())
+            for record in records:
+                if not isinstance(record, kind):
+                    raise PluginError(f"{hook} must return {kind.__name__} records, got {record!r}")
+                if not isinstance(_key(record), str) or not _key(record):
+                    raise PluginError(f"{hook}: {record!r} has no name")
+                if not isinstance(getattr(record, "priority", 0), int):
+                    raise PluginError(f"{hook}: the priority of {record!r} is not an integer")
+                version = getattr(record, "api_version", descriptors.API_VERSION)
+                if version != descriptors.API_VERSION:
+                    raise PluginError(
+                        f"{_key(record)} is written for plug-in API {version}, this is "
+                        f"{descriptors.API_VERSION}"
+                    )
+            return records
+
+        for plugin, function in self._calls(hook):
+            found = self._guarded(plugin, hook, functools.partial(checked, function))
+            for record in found or ():
+                offered.setdefault(_key(record), []).append((plugin, record))
+        chosen: dict[str, tuple[str, Any]] = {}
+        for key, offers in offered.items():
+            if kind is descriptors.LayerConverter:
+                best = max(r.priority for _, r in offers)
+                offers = [o for o in offers if o[1].priority == best]
+            winners = [o for o in offers if o[0] == BUILTIN] or (offers if len(offers) == 1 else [])
+            if winners:
+                chosen[key] = winners[0]
+                self._takes_part(winners[0][0])
+            losers = [o for o in offers if o not in winners]
+            for plugin, _ in losers:
+                why = f"{hook}: {key!r} is offered by {_names(offers)}"
+                self._clashes.setdefault(hook, {})[key] = why
+                self._fail(self._status[plugin], why)
+        return dict(sorted(chosen.items()))
 
     def all(self, hook: str, kind: type[T]) -> list[T]:
         """Records that the plug-ins offer through `hook`, sorted by name."""

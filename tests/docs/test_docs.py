@@ -128,6 +128,19 @@ def test_command_lines_run(page: Path) -> None:
     assert ran or page.name in ("README.md", "benchmarks.md", "index.md")
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("offline")
+@pytest.mark.filterwarnings("ignore")  # torch.compile warns about torch's own code
+@pytest.mark.parametrize("page", [p for p in PAGES if _blocks(p, "py")], ids=_name)
+def test_long_python_examples_run(page: Path) -> None:
+    """Blocks marked ``py`` take long, and run here; those for several processes are compiled."""
+    namespace: dict[str, object] = {"__name__": "__main__"}
+    for text in _blocks(page, "python", "py"):
+        code = compile(text, _name(page), "exec")
+        if "distributed" not in text:
+            exec(code, namespace)
+
+
 def test_the_tutorial_shows_rows_of_the_demonstration() -> None:
     """The rows in the tutorial are rows of the table in the README, which says where they ran."""
     shown = [_blocks(ROOT / p, "text")[0] for p in ("docs/tutorial/index.md", "README.md")]
@@ -149,7 +162,7 @@ def test_data_blocks_are_well_formed() -> None:
 
 def test_every_language_is_known() -> None:
     """Each block is of a language that some test here reads, or is shown for its text alone."""
-    known = {"python", "sh", "console", "json", "toml", "text"}
+    known = {"python", "py", "sh", "console", "json", "toml", "text"}
     for page in PAGES:
         assert {
             language for language, _ in BLOCK.findall(page.read_text(encoding="utf-8"))
