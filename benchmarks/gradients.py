@@ -1,10 +1,13 @@
 """Retrain the demonstration's network with each gradient, over several seeds.
 
     python benchmarks/gradients.py [--seeds N] [--epochs N] [--multiplier ID] [--gradient NAME]
+    python benchmarks/gradients.py --render
 
 For each multiplier: accuracy of the exact network trained on for as long, of the multiplier before
 retraining, and after it with each gradient; mean and 95 % interval (Student's t over the seeds).
-Needs scikit-learn and matplotlib; no network.
+Needs scikit-learn and matplotlib; no network. With ``--render`` nothing is run: the table of
+``docs/explanation/gradients.md`` is written from ``results/gradients/digits.json``, which holds
+what ``--json`` has printed.
 """
 
 from __future__ import annotations
@@ -13,8 +16,11 @@ import argparse
 import copy
 import json
 import logging
+import re
 import sys
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -22,7 +28,7 @@ from torch import nn
 import approxhub as ah
 from approxhub import demo
 
-MULTIPLIERS = ("drum:8s/k=3", "truncation:8s/a=3,b=3", "drum:8u/k=3")
+MULTIPLIERS = ("bam:8s/h=0,v=8", "drum:8u/k=3", "drum:8s/k=3", "truncation:8s/a=3,b=3")
 GRADIENTS = ("straight-through", "lre", "table-1d", "table-2d", "approximate-backward")
 
 
@@ -66,6 +72,27 @@ def run(
     return found
 
 
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks" / "results" / "gradients" / "digits.json"
+PAGE = ROOT / "docs" / "explanation" / "gradients.md"
+
+
+def rendered(page: str, rows: list[dict[str, Any]]) -> str:
+    """The page with a line for each multiplier and stage, in percent and points."""
+    exact = {r["multiplier"]: r["mean"] for r in rows if r["stage"].startswith("exact")}
+    lines = ["| multiplier | | accuracy | 95 % interval | points lost |", "|---|---|---|---|---|"]
+    for r in rows:
+        low, high = (100 * v for v in r["interval"])
+        lost = 100 * (exact[r["multiplier"]] - r["mean"])
+        lines.append(
+            f"| `{r['multiplier']}` | {r['stage']} | {100 * r['mean']:.1f} % | "
+            f"{low:.1f} to {high:.1f} | {lost:.1f} |"
+        )
+    table = "\n".join(lines)
+    place = re.compile(r"(<!-- begin: digits -->\n).*?(<!-- end: digits -->)", re.DOTALL)
+    return place.sub(lambda m: f"{m[1]}\n{table}\n\n{m[2]}", page)
+
+
 def main() -> None:
     """Print a table, or JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -74,7 +101,12 @@ def main() -> None:
     parser.add_argument("--multiplier", action="append")
     parser.add_argument("--gradient", action="append")
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--render", action="store_true")
     given = parser.parse_args()
+    if given.render:
+        rows = json.loads(RESULTS.read_text(encoding="utf-8"))
+        PAGE.write_text(rendered(PAGE.read_text(encoding="utf-8"), rows), encoding="utf-8")
+        return
     logging.getLogger("approxhub").setLevel(logging.ERROR)
     found = run(
         given.multiplier or list(MULTIPLIERS),

@@ -1,4 +1,4 @@
-"""Peak memory of one layer, measured in a process of its own.
+"""Peak memory of a layer, or of a training step, measured in a process of its own.
 
 Python's tracemalloc does not see what torch allocates, so the kernel is asked: the process's peak
 of resident memory is reset (Linux, ``/proc/self/clear_refs``) before the layer and its input are
@@ -14,8 +14,9 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
-__all__ = ["peak_bytes"]
+__all__ = ["peak_bytes", "peak_bytes_of_step"]
 
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 _RESET_PEAK = "5"
@@ -40,9 +41,31 @@ def peak_bytes(
     int or None
         Bytes; None where the system does not tell.
     """
+    return _measured({"layer": [x, out_channels, kernel, multiplier]})
+
+
+def peak_bytes_of_step(batch: int, image: int, multiplier: str | None) -> int | None:
+    """Resident memory that a training step of CIFAR ResNet-20 takes at its peak, with its model.
+
+    Parameters
+    ----------
+    batch, image : int
+        Images, and their height and width.
+    multiplier : str or None
+        Id; None for torch's fake quantisation.
+
+    Returns
+    -------
+    int or None
+        Bytes; None where the system does not tell.
+    """
+    return _measured({"step": [batch, image, multiplier]})
+
+
+def _measured(what: dict[str, Any]) -> int | None:
     if not _CLEAR.exists():
         return None
-    spec = json.dumps([x, out_channels, kernel, multiplier])
+    spec = json.dumps(what)
     done = subprocess.run(
         [sys.executable, "-m", "approxhub.bench.memory", spec],
         capture_output=True,
@@ -62,12 +85,34 @@ def _resident(key: str) -> int:
 
 
 def _main(spec: str) -> None:
+    ((kind, what),) = json.loads(spec).items()
+    print(_layer(*what) if kind == "layer" else _step(*what))
+
+
+def _step(batch: int, image: int, id: str | None) -> int:
+    from approxhub.bench.networks import resnet20
+    from approxhub.bench.training import fake_quantised, training_step
+    from approxhub.model import approximate
+
+    def made() -> Any:
+        network = resnet20()
+        return fake_quantised(network) if id is None else approximate(network, id, inplace=True)
+
+    training_step(made(), 2, 8)()  # a tiny one of the same kind
+    _CLEAR.write_text(_RESET_PEAK, encoding="ascii")
+    before = _resident("VmRSS")
+    run = training_step(made(), batch, image)
+    for _ in range(2):
+        run()
+    return _resident("VmHWM") - before
+
+
+def _layer(x: list[int], out_channels: int, kernel: int, id: str | None) -> int:
     import torch
     from torch import nn
 
     import approxhub as ah
 
-    x, out_channels, kernel, id = json.loads(spec)
     multiplier = None if id is None else ah.load(id)
 
     def forward(shape: list[int]) -> None:
@@ -84,7 +129,7 @@ def _main(spec: str) -> None:
         _CLEAR.write_text(_RESET_PEAK, encoding="ascii")
         before = _resident("VmRSS")
         forward(x)
-    print(_resident("VmHWM") - before)
+    return _resident("VmHWM") - before
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = [
     "C_LOOP",
     "C_LOOP_NATIVE",
+    "FAKE_QUANTISED",
     "FP16",
     "FP32",
     "INT8",
@@ -14,7 +15,7 @@ __all__ = [
     "SUITES",
 ]
 
-SUITES = ("gemm", "tables", "conv", "scaling", "network", "roofline")
+SUITES = ("gemm", "tables", "conv", "scaling", "network", "train", "roofline")
 """In the order in which they run."""
 
 C_LOOP, C_LOOP_NATIVE = "C loop, gcc -O2", "C loop, gcc -O3 -march=native"
@@ -24,6 +25,9 @@ FP16, FP32, INT8 = "torch fp16", "torch fp32", "torch int8"
 
 PLAIN_GATHER = "plain gather"
 """On a card: one sum a thread, each product gathered through the cache, as peers do it."""
+
+FAKE_QUANTISED = "torch fake-quantise"
+"""torch's products of tensors that went through its own fake quantisation."""
 
 SCALAR_LOOKUP = "scalar lookup"
 """The portable C of the engine, looking every product up."""

@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from approxhub.bench.names import C_LOOP, C_LOOP_NATIVE, FP32, INT8, ONE_THREAD, SCALAR_LOOKUP
+from approxhub.bench.names import (
+    C_LOOP,
+    C_LOOP_NATIVE,
+    FAKE_QUANTISED,
+    FP32,
+    INT8,
+    ONE_THREAD,
+    SCALAR_LOOKUP,
+)
 from approxhub.bench.report import Report, Row
 
 __all__ = ["Table", "markdown", "tables_of"]
@@ -230,6 +238,30 @@ def _network(rows: Sequence[Row]) -> list[Table]:
     return found
 
 
+def _train(rows: Sequence[Row]) -> list[Table]:
+    raced = [*_kind(rows, "step"), *_kind(rows, "quantiser")]
+    header = ("", "ms", "time over torch fake-quantise's")
+    found = [
+        Table(
+            case,
+            header,
+            tuple((r.name, _milliseconds(r), _slower(r, FAKE_QUANTISED)) for r in group),
+        )
+        for case, group in _by(raced, lambda r: r.case).items()
+    ]
+    for case, group in _by(_kind(rows, "memory"), lambda r: r.case).items():
+        lines = tuple(
+            (
+                r.name,
+                _number(float(r.details["bytes"] or 0) / 1e6),
+                _detail(r, "over_fake_quantised"),
+            )
+            for r in group
+        )
+        found.append(Table(case, ("", "MB", "over torch fake-quantise's"), lines))
+    return found
+
+
 def _roofline(rows: Sequence[Row]) -> list[Table]:
     machine = tuple(
         (r.name, _per_second(r), f"G {_detail(r, 'unit')}/s") for r in _kind(rows, "machine")
@@ -271,5 +303,6 @@ _TABLES: dict[str, Callable[[Sequence[Row]], list[Table]]] = {
     "conv": _conv,
     "scaling": _scaling,
     "network": _network,
+    "train": _train,
     "roofline": lambda rows: _roofline(rows) if rows else [],
 }

@@ -18,12 +18,13 @@ from approxhub.bench.report import Report, Row
 from approxhub.bench.roofline import roofline
 from approxhub.bench.scaling import scaling
 from approxhub.bench.step import Step
+from approxhub.bench.training import train
 from approxhub.errors import InputError
 
 __all__ = ["run"]
 
 _STEPS: dict[str, Callable[[Context], list[Step]]] = dict(
-    zip(SUITES, (gemm, tables, conv, scaling, network, roofline), strict=True)
+    zip(SUITES, (gemm, tables, conv, scaling, network, train, roofline), strict=True)
 )
 
 

@@ -105,7 +105,7 @@ def command(
 ) -> None:
     """Time the CPU engine against C loops and torch.
 
-    A SUITE is one of: gemm, tables, conv, scaling, network, roofline; all when none is named.
+    A SUITE is one of: gemm, tables, conv, scaling, network, train, roofline; all if none is named.
     Everything that is timed is first compared with the reference, integer by integer. Ratios are
     taken within a round, so that a machine whose speed drifts favours nothing.
 

@@ -164,7 +164,8 @@ class Quantizer(nn.Module):
             x = self._extremes_of_all(x)
         if x.numel() == 0:
             return
-        _require(torch.isfinite(x).all(), _NO_RANGE)
+        # NaN and infinity are in the extremes, if anywhere: one pass over `x`.
+        _require(torch.isfinite(torch.stack(torch.aminmax(x))).all(), _NO_RANGE)
         self.calibrator.observe(x, self.axis)
         self.set_range(*self.calibrator.range())
 

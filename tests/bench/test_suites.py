@@ -14,15 +14,15 @@ import torch
 import approxhub as ah
 from approxhub.backends.cpu import CpuBackend
 from approxhub.backends.native import load_library
-from approxhub.bench import SUITES, Report, Settings, inference, run
+from approxhub.bench import SUITES, Report, Settings, inference, run, training
 from approxhub.bench.inference import compared_with_reference
-from approxhub.bench.memory import peak_bytes
-from approxhub.bench.names import FP32, INT8, ONE_THREAD, SCALAR_LOOKUP
+from approxhub.bench.memory import peak_bytes, peak_bytes_of_step
+from approxhub.bench.names import FAKE_QUANTISED, FP32, INT8, ONE_THREAD, SCALAR_LOOKUP
 from approxhub.bench.native import LOOPS
 from approxhub.bench.present import markdown, tables_of
 from approxhub.errors import BackendUnavailableError, BenchmarkError, InputError
 
-YARDSTICKS = {*LOOPS, FP32, INT8, SCALAR_LOOKUP, ONE_THREAD}
+YARDSTICKS = {*LOOPS, FP32, INT8, SCALAR_LOOKUP, ONE_THREAD, FAKE_QUANTISED}
 
 
 @pytest.fixture(autouse=True)
@@ -38,7 +38,10 @@ def quick(suite: str) -> Report:
     """A quick run of one suite."""
     settings = Settings((suite,), multipliers=_MULTIPLIERS.get(suite, ()), rounds=1, quick=True)
     # A process for each measurement takes seconds; it has a test of its own.
-    with mock.patch.object(inference, "peak_bytes", lambda x, out, kernel, id: 5 if id else 4):
+    with (
+        mock.patch.object(inference, "peak_bytes", lambda x, out, kernel, id: 5 if id else 4),
+        mock.patch.object(training, "peak_bytes_of_step", lambda n, size, id: 6 if id else 4),
+    ):
         return run(settings)
 
 
@@ -109,6 +112,45 @@ def test_network_has_layers_and_memory() -> None:
     assert len(layers) == 9  # the sizes that a ResNet-20 has, the classifier among them
 
 
+def test_train_has_steps_quantisers_and_memory() -> None:
+    """Steps, quantising and the memory of a step are compared with torch's fake quantisation."""
+    kinds: dict[Any, list[Any]] = {}
+    for row in quick("train").rows:
+        kinds.setdefault(row.details["kind"], []).append(row)
+    assert [r.name for r in kinds["step"]] == [FAKE_QUANTISED, "roba:8s"]
+    assert all(set(r.against) == {FAKE_QUANTISED} for r in kinds["step"] + kinds["quantiser"])
+    assert len(kinds["quantiser"]) == 2
+    memory = [r.details for r in kinds["memory"]]
+    assert [(d["bytes"], d["over_fake_quantised"]) for d in memory] == [(4, 1.0), (6, 1.5)]
+
+
+def test_the_yardstick_of_training_is_a_quantised_network() -> None:
+    """It has the float network's weights, 8-bit operands, and a gradient for each parameter."""
+    network = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3, 2, 1), torch.nn.Flatten(),
+                                  torch.nn.Linear(16, 10))  # fmt: skip
+    made = training.fake_quantised(network)
+    x = torch.randn(2, 3, 4, 4)
+    assert torch.equal(made[0].weight, network[0].weight)
+    assert len(made[0].quantised(x)[1][0].unique()) <= 255
+    near = (made(x) - network(x)).abs().max()
+    assert 0 < near < 0.1 * network(x).abs().max()
+    training.training_step(made, 2, 4)()
+    assert all(p.grad is not None and p.grad.any() for p in made.parameters())
+    assert not isinstance(network[0], type(made[0]))
+
+
+@pytest.mark.slow
+def test_peak_memory_of_a_step() -> None:
+    """A step holds the activations of all layers, and not much more than torch's."""
+    base = peak_bytes_of_step(16, 32, None)
+    if base is None:
+        pytest.skip("this system does not tell")
+    assert base > 30e6
+    taken = peak_bytes_of_step(16, 32, "roba:8s")
+    assert taken is not None
+    assert taken < 2 * base
+
+
 def test_roofline_adds_up() -> None:
     """Parts of a layer's time make up the whole of it, but for what noise takes away."""
     parts = {r.details["part"]: r for r in quick("roofline").rows if r.details["kind"] == "part"}
@@ -158,6 +200,7 @@ def _off_by_one(function: Callable[..., torch.Tensor]) -> Callable[..., torch.Te
         ("conv", "conv"),
         ("scaling", "gemm"),
         ("network", "gemm"),
+        ("train", "gemm"),
         ("roofline", "gemm"),
     ],
 )
