@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,9 @@ myst_enable_extensions = ["deflist", "dollarmath"]
 myst_heading_anchors = 3
 
 autodoc_member_order = "bysource"
+autodoc_mock_imports = [
+    tool for tool in ("brevitas", "onnx", "onnxruntime", "torchao") if find_spec(tool) is None
+]  # of the extra `interop`, which `docs` does not bring
 autodoc_typehints = "none"  # the docstrings name the types
 numpydoc_class_members_toctree = False
 numpydoc_show_class_members = False

@@ -42,7 +42,8 @@ def calibrate(
     """Let a converted model's quantisers find their ranges, in place.
 
     Runs the float model on every batch, in evaluation mode and without gradients, and restores
-    the model's own modes. Earlier ranges are forgotten.
+    the model's own modes. Earlier ranges are forgotten, except those of quantisers that
+    are :attr:`~approxhub.quantization.Quantizer.fixed`, as imported ones are.
 
     Where :mod:`torch.distributed` is initialised all processes must call this, each with its own
     batches, of which one may have more than another, or none. At the end what their calibrators
@@ -97,7 +98,10 @@ def calibrate(
         for q in {*layer.data_quantizers(), layer.weight_quantizer}
     ]
     together = synchronize and in_a_group()
-    data_quantizers = [q for layer in layers.values() for q in layer.data_quantizers()]
+    data_quantizers = [
+        q for layer in layers.values() for q in layer.data_quantizers() if not q.fixed
+    ]
+    device = next(iter(layers.values())).input_quantizer.scale.device
     followed = [(q, q.synchronized) for q in data_quantizers]
     try:
         for quantizer in data_quantizers:
@@ -105,13 +109,13 @@ def calibrate(
             quantizer.synchronized = False  # one process may have more batches than another
         for layer in layers.values():
             layer._observing = True
-        with _agreement(together, data_quantizers[0].scale.device):
+        with _agreement(together, device):
             with mode(model, "float"):
                 seen = run_batches(model, batches, forward, least=0 if together else 1)
             for layer in layers.values():
                 layer.observe_weight()
         if together:
-            if not all_reduce(torch.tensor(seen, device=data_quantizers[0].scale.device), "sum"):
+            if not all_reduce(torch.tensor(seen, device=device), "sum"):
                 raise CalibrationError(_NO_BATCH)
             for quantizer in data_quantizers:
                 quantizer.merge()

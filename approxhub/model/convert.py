@@ -29,7 +29,7 @@ from approxhub.plugins import LayerConverter, host
 from approxhub.plugins.guard import guarded
 from approxhub.quantization import Datapath, OperandMapping
 
-__all__ = ["approximate", "leftovers", "set_multiplier"]
+__all__ = ["approximate", "carry_hooks", "leftovers", "set_multiplier"]
 
 _log = logging.getLogger("approxhub")
 
@@ -206,7 +206,8 @@ def approximate(
                 made = _made(module, chosen, approximate_products=attention_products, **options)
             else:
                 made = _made(module, chosen, **options)
-            new[module] = _carried(module, made)
+            carry_hooks(module, made)
+            new[module] = made
         elif not is_pattern(pattern):
             raise ConversionError(f"{called[0] or '(root)'} cannot be converted: {reason}")
     if not new:
@@ -278,11 +279,11 @@ def _choose(
     return next(iter(found.values()), None)
 
 
-def _carried(old: nn.Module, new: Approximate) -> Approximate:
+def carry_hooks(old: nn.Module, new: nn.Module) -> None:
+    """Give a module the hooks of the one that it replaces."""
     for attribute in _HOOKS:
         getattr(new, attribute).update(getattr(old, attribute))
     new._is_full_backward_hook = old._is_full_backward_hook
-    return new
 
 
 def _leftovers(

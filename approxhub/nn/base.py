@@ -309,13 +309,13 @@ class ApproxLayer(nn.Module):
         powers = None
         if datapath.scales != self._datapath.scales:
             powers = datapath.scales == "power-of-two"
+        both = ((self.input_quantizer, x_codes), (self.weight_quantizer, w_codes))
+        for quantizer, codes in both:
+            quantizer.checked_codes(codes, powers)
         self._use(m, effective, mapping)
         self._datapath = datapath
         # The ranges stay; where the codes change, scale and zero point follow from them.
-        for quantizer, codes in (
-            (self.input_quantizer, x_codes),
-            (self.weight_quantizer, w_codes),
-        ):
+        for quantizer, codes in both:
             if codes != quantizer.code_range or powers is not None:
                 quantizer.set_codes(codes, powers)
 
@@ -695,6 +695,10 @@ def _before_load(module: nn.Module, state_dict: Mapping[str, Any], prefix: str, 
     module.__dict__["_float_checkpoint"] = is_float
     if extra in state_dict:
         module._readable(state_dict[extra])
+    for name in _QUANTIZERS:
+        settings = f"{prefix}{name}._extra_state"
+        if settings in state_dict:
+            getattr(module, name).readable(state_dict[settings])
     shift = state_dict.get(f"{prefix}compensation")
     module.compensation = (
         None if shift is None else torch.zeros_like(shift, device=module._device())
@@ -724,6 +728,8 @@ def _after_load(module: nn.Module, incompatible: Any) -> None:
     if module.__dict__.pop("_float_checkpoint", False):
         return
     for quantizer in module.data_quantizers():
-        if loaded != mine:  # its scales are for other codes: they follow from the ranges
+        if (
+            loaded != mine and not quantizer.fixed
+        ):  # its scales are for other codes: they follow from the ranges
             quantizer.set_codes(quantizer.code_range, powers)
         quantizer.resume()

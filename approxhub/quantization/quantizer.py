@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from approxhub.backends import real
-from approxhub.errors import CalibrationError, CheckpointError
+from approxhub.errors import CalibrationError, CheckpointError, MappingError
 from approxhub.quantization.calibrators import Calibrator, CodesAware, MinMax, extremes
 from approxhub.quantization.mapping import CodeRange
 from approxhub.quantization.names import make_calibrator
@@ -73,6 +74,8 @@ class Quantizer(nn.Module):
         The range that was found, shape () or (channels,).
     scale : Tensor of float32
     zero_point : Tensor of int32
+    fixed : bool
+        Whether scale and zero point were given by :meth:`adopt`, and stay.
     synchronized : bool
         Whether what it observes is that of all processes of a group; see
         :func:`approxhub.synchronize`. A setting of this process, not part of the state.
@@ -89,11 +92,13 @@ class Quantizer(nn.Module):
     calibrator_name: str
     calibrator: Calibrator
     calibrated: bool
-    synchronized: bool
+    synchronized: bool = False
+    fixed: bool = False
     range_min: Tensor
     range_max: Tensor
     scale: Tensor
     zero_point: Tensor
+    _full: CodeRange  # of the mapping, while fixed codes may be fewer
 
     def __init__(
         self,
@@ -136,7 +141,12 @@ class Quantizer(nn.Module):
     def restart(self, calibrator: str | None = None) -> None:
         """Forget the range and start a fresh calibrator, of another name if given."""
         name = calibrator or self.calibrator_name
-        self.calibrator = self._fresh(name)
+        fresh = self._fresh(name)
+        if self.fixed:
+            self._loosen()
+            if isinstance(fresh, CodesAware):
+                fresh.use_codes(self.code_range, self.power_of_two)
+        self.calibrator = fresh
         self.calibrator_name = name
         self.calibrated = False
 
@@ -157,7 +167,7 @@ class Quantizer(nn.Module):
         CalibrationError
             If `x` holds NaN or infinity; the state is unchanged then.
         """
-        if x.is_meta:
+        if x.is_meta or self.fixed:
             return
         x = x.detach().to(torch.float32)
         if self.synchronized and in_a_group():
@@ -211,6 +221,8 @@ class Quantizer(nn.Module):
         CalibrationError
             If `x` holds NaN or infinity; the quantiser is unchanged then.
         """
+        if self.fixed:
+            return
         before = self.calibrator, self.calibrated
         # Weights are fitted at every step: without looking up a name, if it can be done.
         fresh = type(self.calibrator) is MinMax
@@ -249,8 +261,106 @@ class Quantizer(nn.Module):
         self._derive()
         self.calibrated = True
 
+    @torch.no_grad()
+    def adopt(self, scale: Tensor, zero_point: Tensor, limits: tuple[int, int]) -> None:
+        """Take over a scale and zero point that were found elsewhere, as they are, and keep them.
+
+        From now on nothing that is observed moves them, until :meth:`restart`.
+
+        Parameters
+        ----------
+        scale : Tensor of float
+            Of shape (), or (channels,).
+        zero_point : Tensor of integers
+            As `scale`.
+        limits : (int, int)
+            Smallest and largest code, inside the operand.
+
+        Raises
+        ------
+        CalibrationError
+            If a number is not one of its kind, or the shapes do not fit.
+        MappingError
+            If the operand does not hold these codes, or has no zero point.
+        """
+        scale, zero_point = (t.detach().to(self.scale.device) for t in (scale, zero_point))
+        if scale.shape != self.range_min.shape or zero_point.shape != scale.shape:
+            raise CalibrationError(
+                f"a scale and a zero point of shape {tuple(self.range_min.shape)} are needed, got "
+                f"{tuple(scale.shape)} and {tuple(zero_point.shape)}"
+            )
+        values = scale.to(torch.float32)
+        if not (torch.isfinite(values) & (values > 0) & (values == scale)).all():
+            raise CalibrationError(f"scales must be positive float32 numbers, got {scale.tolist()}")
+        codes = self._inside(self._full if self.fixed else self.code_range, limits)
+        if not ((zero_point >= codes.qmin) & (zero_point <= codes.qmax)).all():
+            raise CalibrationError(
+                f"zero points must be codes of {codes.qmin}..{codes.qmax}, got "
+                f"{zero_point.tolist()}"
+            )
+        if zero_point.any() and not codes.affine:
+            raise MappingError(
+                f"zero point {zero_point.tolist()}: this operand mapping has none here; choose "
+                "one that has, as 'affine-signed'"
+            )
+        self._full = self._full if self.fixed else self.code_range
+        self.code_range, self.fixed, self.calibrated = codes, True, True
+        self._set_scale(values)
+        self.zero_point.copy_(zero_point)
+        for end, code in ((self.range_min, codes.qmin), (self.range_max, codes.qmax)):
+            end.copy_((code - self.zero_point) * values)
+        self.calibrator.resume(self.range_min, self.range_max)
+
+    @staticmethod
+    def _inside(codes: CodeRange, limits: tuple[int, int]) -> CodeRange:
+        """Codes between limits, of the operand of others."""
+        (low, high), f = limits, codes.format
+        # With a zero point the datapath may leave fewer codes than the operand has.
+        least, most = (codes.qmin, codes.qmax) if codes.affine else (f.min, f.max)
+        if not least <= low < high <= most:
+            raise MappingError(
+                f"codes {low}..{high} do not fit an operand ({f}) with the codes {least}..{most}; "
+                "choose another circuit, mapping or datapath"
+            )
+        return CodeRange(codes.format, low, high, codes.affine)
+
+    def _loosen(self) -> None:
+        """Let scale and zero point move again, over all codes of the mapping."""
+        self.code_range, self.fixed = self._full, False
+
+    def checked_codes(self, codes: CodeRange, power_of_two: bool | None = None) -> CodeRange:
+        """The codes that it will have after :meth:`set_codes`.
+
+        Raises
+        ------
+        MappingError
+            If scale and zero point are fixed, and do not fit.
+        """
+        if not self.fixed:
+            return codes
+        if power_of_two and (torch.frexp(self.scale)[0] != 0.5).any():
+            raise MappingError("fixed scales are not powers of two; calibrate anew")
+        if self.zero_point.any() and not codes.affine:
+            raise MappingError(
+                "this quantiser has a fixed zero point, and the operand mapping none; "
+                "calibrate anew"
+            )
+        return self._inside(codes, (self.code_range.qmin, self.code_range.qmax))
+
     def set_codes(self, codes: CodeRange, power_of_two: bool | None = None) -> None:
-        """Use other codes for the same range, and other scales if said."""
+        """Use other codes for the same range, and other scales if said.
+
+        Fixed codes and scales stay as they are, for another operand.
+
+        Raises
+        ------
+        MappingError
+            If scale and zero point are fixed, and do not fit; nothing is changed then.
+        """
+        if self.fixed:
+            self.code_range, self._full = self.checked_codes(codes, power_of_two), codes
+            self.power_of_two = self.power_of_two if power_of_two is None else power_of_two
+            return
         self.code_range = codes
         if power_of_two is not None:
             self.power_of_two = power_of_two
@@ -283,8 +393,18 @@ class Quantizer(nn.Module):
         self.zero_point.copy_(zero_point)
 
     def get_extra_state(self) -> Tensor:
-        """Whether scales are powers of two: 0 or 1, in a uint8 tensor of one element."""
-        return torch.tensor([self.power_of_two], dtype=torch.uint8)
+        """Whether scales are powers of two, and the limits of fixed codes, in a uint8 tensor.
+
+        One element, 0 or 1, for a quantiser whose range is found here; JSON for a fixed one.
+        """
+        if not self.fixed:
+            return torch.tensor([self.power_of_two], dtype=torch.uint8)
+        state = {
+            "schema": 2,
+            "power_of_two": self.power_of_two,
+            "limits": [self.code_range.qmin, self.code_range.qmax],
+        }
+        return torch.tensor(list(json.dumps(state).encode()), dtype=torch.uint8)
 
     def set_extra_state(self, state: Tensor) -> None:
         """Take over what :meth:`get_extra_state` gave.
@@ -292,12 +412,50 @@ class Quantizer(nn.Module):
         Raises
         ------
         CheckpointError
-            If it is something else.
+            If it is something else, of a newer version, or its codes do not fit the operand.
+        """
+        power_of_two, limits = self.readable(state)
+        if self.fixed:
+            self._loosen()
+        self.power_of_two = power_of_two
+        if limits is not None:
+            self._full, self.fixed = self.code_range, True
+            self.code_range = self._inside(self.code_range, limits)
+
+    def readable(self, state: Any) -> tuple[bool, tuple[int, int] | None]:
+        """What an extra state holds, if this quantiser can have it.
+
+        Returns
+        -------
+        power_of_two : bool
+        limits : (int, int) or None
+            Of fixed codes.
+
+        Raises
+        ------
+        CheckpointError
+            As :meth:`set_extra_state`.
         """
         values = state.tolist() if isinstance(state, Tensor) else state
-        if values not in ([0], [1]):
-            raise CheckpointError(f"a quantiser's extra state must be [0] or [1], got {values}")
-        self.power_of_two = values == [1]
+        if values in ([0], [1]):
+            return values == [1], None
+        try:
+            saved = json.loads(bytes(values))
+            version = saved["schema"]
+            if version == 2:
+                low, high = (int(v) for v in saved["limits"])
+                self._inside(self._full if self.fixed else self.code_range, (low, high))
+                return bool(saved["power_of_two"]), (low, high)
+        except MappingError as error:
+            raise CheckpointError(f"a checkpoint with fixed codes: {error}") from None
+        except (ValueError, TypeError, KeyError) as error:
+            raise CheckpointError(
+                f"a quantiser's extra state must be [0], [1] or JSON, got {values}: {error}"
+            ) from error
+        raise CheckpointError(
+            f"a quantiser's extra state has version {version}, this ApproxHub reads 2; install a "
+            "newer one"
+        )
 
     # --- quantising -------------------------------------------------------------
 
@@ -423,7 +581,7 @@ class Quantizer(nn.Module):
         """Codes, axis and calibrator."""
         r = self.code_range
         axis = "" if self.axis is None else f", axis={self.axis}"
-        state = "" if self.calibrated else ", not calibrated"
+        state = ", fixed" if self.fixed else "" if self.calibrated else ", not calibrated"
         kind = "affine" if r.affine else "symmetric"
         powers = ", power_of_two" if self.power_of_two else ""
         return f"{r.qmin}..{r.qmax} {kind}{powers}, {self.calibrator_name}{axis}{state}"
