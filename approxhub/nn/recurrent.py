@@ -268,7 +268,7 @@ class _Recurrent(CompositeLayer):
         if packed:
             kept = (input.batch_sizes, input.sorted_indices, input.unsorted_indices)
             return PackedSequence(data, *kept), final
-        output = data.reshape(len(sizes), sizes[0], -1)
+        output = data.reshape(len(sizes), sizes[0], data.shape[-1])
         if unbatched:
             return output.squeeze(1), final
         return (output.transpose(0, 1) if self.batch_first else output), final
