@@ -31,14 +31,22 @@ def need() -> None:
         pytest.skip("needs a checkout: no approxhub_cuda/csrc")
 
 
-def build(to: Path, *flags: str, package: Path = PACKAGE) -> Path:
-    """Compile the sources of `package`, each by itself, and link them."""
+def build(
+    to: Path, *flags: str, package: Path = PACKAGE, known: Path | None = None, changed: str = ""
+) -> Path:
+    """Compile the sources of `package`, each by itself, and link them.
+
+    Of another build, `known`, all is taken that is there but the source called `changed`.
+    """
     sources = [*sorted((package / "csrc").glob("*.cu")), package / "emulation" / "emulation.cpp"]
     include = [f"-I{package / 'emulation'}", f"-I{package / 'csrc'}"]
     to.parent.mkdir(parents=True, exist_ok=True)
 
     def compile_one(source: Path) -> str:
         made = to.with_name(f"{to.stem}-{source.stem}.o")
+        old = None if known is None else known.with_name(f"{known.stem}-{source.stem}.o")
+        if old is not None and source.name != changed and old.is_file():
+            return str(old)
         command = ["g++", *FLAGS, *flags, *include, "-x", "c++", "-c", str(source), "-o", str(made)]
         done = subprocess.run(command, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr

@@ -172,7 +172,8 @@ def test_a_library_of_another_version_is_refused(tmp_path: Path) -> None:
 
 # --- seeded faults --------------------------------------------------------------------
 
-# Of each: the file, what is there, and what is put in its place.
+# Of each: the file, what is there, and what is put in its place. Headers of both kernels are those
+# of the lookups here.
 FAULTS = {
     "a barrier is missing before an image is read": (
         "lookup.cuh",
@@ -208,7 +209,7 @@ FAULTS = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FAULTS)
-def test_faults_are_caught(name: str, tmp_path: Path) -> None:
+def test_faults_are_caught(kernels: Path, name: str, tmp_path: Path) -> None:
     """A fault put into the sources makes the small tests above fail."""
     emulated.need()
     file, right, wrong = FAULTS[name]
@@ -218,7 +219,12 @@ def test_faults_are_caught(name: str, tmp_path: Path) -> None:
     assert text.count(right) >= 1, "the fault has nowhere to go: the source has changed"
     source.write_text(text.replace(right, wrong), encoding="utf-8")
     library = emulated.build(
-        tmp_path / "kernels.so", "-Wno-unused", "-Wno-unused-parameter", package=package
+        tmp_path / "kernels.so",
+        "-Wno-unused",
+        "-Wno-unused-parameter",
+        package=package,
+        known=kernels,
+        changed="product.cu" if file == "product.cuh" else "lookup.cu",
     )
     done = run_small_tests(library)
     assert done.returncode != 0, f"nobody noticed that {name}\n{done.stdout}"

@@ -73,8 +73,11 @@ def test_structs_are_those_of_the_header() -> None:
 
 @checkout
 def test_versions_agree() -> None:
-    """The plug-in names one version in both places, and that of the core."""
+    """The plug-in names one version in both places, and that of the core; so with the licence."""
     import approxhub_cuda
+
+    licences = (p / "LICENSE" for p in (emulated.PACKAGE, emulated.ROOT))
+    assert len({p.read_text(encoding="utf-8") for p in licences}) == 1
 
     text = (emulated.PACKAGE / "pyproject.toml").read_text(encoding="utf-8")
     [version] = re.findall(r'^version = "(.+)"$', text, re.MULTILINE)

@@ -175,7 +175,8 @@ def load_library() -> Library:
     path = importlib.resources.files("approxhub_cuda").joinpath("_native").joinpath(_NAME)
     if not path.is_file():
         raise BackendUnavailableError(
-            "approxhub_cuda was installed without its kernels, for no nvcc was found; put the nvcc "
-            "of a CUDA toolkit on the PATH and install approxhub_cuda again"
+            "approxhub_cuda was installed without its kernels, for no nvcc that works was found; "
+            "put the nvcc of a CUDA toolkit on the PATH, beside a C++ compiler, and install "
+            "approxhub_cuda again"
         )
     return Library(os.fspath(str(path)))
