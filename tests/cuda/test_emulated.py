@@ -186,7 +186,6 @@ FAULTS = {
     "elements beyond K reach the table": (
         "lookup.cuh", "if (i + j < depth) {  // what is beyond K never reaches the table", "{"
     ),
-    "a part adds without sharing": ("sums.cuh", "if (how == kShare) {", "if (false) {"),
     "a barrier is missing before tiles are multiplied": (
         "product.cuh",
         "}\n            __syncthreads();\n            if (following < end) fetch",
