@@ -725,6 +725,8 @@ def test_run_by_pytest(tmp_path: Path) -> None:
                     return found["Transposed"]()
             """)
     )
+    # The module above has a mark of this project's, which nobody else's settings know.
+    (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers = cover(strength)\n")
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--tb=short", "-rf",
          "-W", "error", "-k", "supports_something or every_entry or comes_first", "test_mine.py"],
