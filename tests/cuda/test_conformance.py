@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 from typing import ClassVar
 
-import emulated
 import pytest
 import torch
 from approxhub_cuda.backend import CudaBackend
 from approxhub_cuda.native import Library
-from test_emulated import sanitizers
 
 from approxhub.testing import BackendConformance
-
-HERE = Path(__file__).parent
 
 
 @pytest.mark.slow
@@ -49,28 +43,6 @@ class TestEmulatedFactored(TestEmulated):
     """Every clause, on the matrix units wherever a table has factors."""
 
     way = "factored"
-
-
-@pytest.mark.slow
-def test_conformance_under_sanitizers(tmp_path: Path) -> None:
-    """The whole contract holds under the address and undefined-behaviour sanitizers."""
-    emulated.need()
-    library = emulated.build(tmp_path / "kernels.so", *emulated.SANITIZED)
-    import os
-
-    done = subprocess.run(
-        [
-            sys.executable, "-m", "pytest", "-q", "-x", "-n", "0", "-p", "no:cacheprovider",
-            "-m", "slow", str(HERE / "test_conformance.py"),
-            # What takes minutes there, or compiles, which a sanitizer makes slow.
-            "-k", "TestEmulated and not Cached and not Factored and not beyond and not compiler "
-            "and not large",
-        ],
-        cwd=tmp_path, capture_output=True, text=True, timeout=1800,
-        env={**os.environ, **sanitizers(), "APPROXHUB_TEST_EMULATED": str(library),
-             "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.mark.gpu
