@@ -6,6 +6,7 @@ Imports click; torch only when something is evaluated.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -73,19 +74,69 @@ def run(
     per_layer: Sequence[str] | None = None,
     **options: Any,
 ) -> Results:
-    """Find the functions of an experiment, and run it; progress goes to stderr."""
+    """Find the functions of an experiment, and run it; progress goes to stderr.
+
+    What a typing error can spoil is looked at before the model is asked for.
+    """
     from approxhub.experiments import sensitivity, sweep, targets
 
     module, _ = targets.split(model)
+    calibration = calibration or f"{module}:calibration"
     evaluate = targets.find(evaluator or f"{module}:evaluate")
-    net = targets.call(model)
-    batches = targets.call(calibration or f"{module}:calibration")
-    with progress_bar() as progress:
-        if per_layer is None:
-            return sweep(net, multipliers, evaluate, batches, progress=progress, **options)
-        return sensitivity(
-            net, multipliers, evaluate, batches, layers=per_layer, progress=progress, **options
-        )
+    for target in (model, calibration):
+        targets.find(target)
+    _check(multipliers, **options)
+    try:
+        net, batches = map(_called, (model, calibration))
+        with progress_bar() as progress:
+            if per_layer is None:
+                return sweep(net, multipliers, evaluate, batches, progress=progress, **options)
+            return sensitivity(
+                net, multipliers, evaluate, batches, layers=per_layer, progress=progress, **options
+            )
+    except KeyboardInterrupt:
+        _say_what_is_kept(options.get("path"))
+        raise
+
+
+def _check(
+    multipliers: Sequence[Any],
+    *,
+    path: Path | None = None,
+    mapping: str | None = None,
+    compensate: bool = False,
+    skip_failures: bool = False,
+    **_: Any,
+) -> None:
+    """Load the multipliers and open the file of results, as the sweep will."""
+    from approxhub.experiments.ledger import Ledger, stem
+    from approxhub.experiments.trials import choose
+    from approxhub.quantization import OperandMapping
+
+    found = None if mapping is None else OperandMapping.parse(mapping)
+    choose(multipliers, found, compensate=compensate, skip_failures=skip_failures)
+    with Ledger.opened(None if path is None else stem(path)):
+        pass
+
+
+def _called(target: str) -> Any:
+    from approxhub.experiments import targets
+
+    click.echo(f"calling {target}", err=True)
+    return targets.call(target)
+
+
+def _say_what_is_kept(path: Path | None) -> None:
+    """After Ctrl-C: how many rows there are, and where."""
+    from approxhub.experiments.ledger import read_file, stem
+
+    if path is None:
+        return
+    file = stem(path)
+    found = read_file(file)
+    count = 0 if found is None else len(found[1])
+    rows = "1 row is" if count == 1 else f"{count} rows are"
+    click.echo(f"\n{rows} kept in {file}.json; the same command goes on from there", err=True)
 
 
 def finish(ctx: click.Context, results: Results, as_json: bool) -> None:

@@ -10,7 +10,7 @@ from torch import nn
 
 from approxhub.errors import InputError
 from approxhub.model.calibration import run_batches
-from approxhub.model.compensation import compensate
+from approxhub.model.compensation import compensate, require_tables
 from approxhub.model.layers import approx_layers
 from approxhub.model.modes import mode
 from approxhub.model.normalization import batch_norms, reestimate_batch_norm
@@ -82,6 +82,7 @@ class Preparation:
             As :func:`approxhub.compensate` and :func:`approxhub.reestimate_batch_norm`.
         """
         if self.compensate:
+            require_tables(model)
             compensate(model, self._statistics(model))
         if self.reestimate_batch_norm:
             assert self._batches is not None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
 import hashlib
 import logging
 import math
@@ -32,6 +33,7 @@ from approxhub.errors import (
 from approxhub.experiments.ledger import Ledger, Setting, stem
 from approxhub.experiments.preparation import Preparation
 from approxhub.experiments.result import Result, Results
+from approxhub.experiments.targets import where
 from approxhub.experiments.trials import Assignment, Trial, choose, one_by_one
 from approxhub.model.calibration import calibrate
 from approxhub.model.convert import approximate
@@ -90,7 +92,9 @@ def sweep(
     path : path, optional
         Keep the rows in `path` + ``.json`` and, the same, in `path` + ``.csv``. Each row is kept
         as soon as it is finished, whole or not at all; a sweep that was stopped or killed goes
-        on where it was, with the ranges that were found first.
+        on where it was, with the ranges that were found first. `calibration` is not compared
+        with the one that gave them: a warning is logged that it is not used for ranges.
+        Nor is `evaluate` compared, but by the names of its metrics.
     mapping : OperandMapping or str, optional
         The operand mapping; when not given the converted model's where it fits, else each
         multiplier's default.
@@ -123,7 +127,8 @@ def sweep(
         If `evaluate` raises, or returns something that is no finite number. Finished rows are
         kept at `path`.
     ExperimentError
-        If rows cannot be kept, or `path` has rows of another model or calibration.
+        If rows cannot be kept, or `path` has rows of another model, of other metrics, or of other
+        ranges than a calibrated `model` has.
     CalibrationError
         If there is nothing to calibrate with.
     ConversionError
@@ -131,7 +136,8 @@ def sweep(
     InputError
         If the model is on several devices, or an argument is not as described.
     ApproxHubError
-        If a multiplier cannot be had: before anything is evaluated.
+        If a multiplier cannot be had, or has no table and is to be compensated: before anything
+        is evaluated.
 
     Examples
     --------
@@ -241,9 +247,9 @@ def _run(
     if isinstance(mapping, str):
         mapping = OperandMapping.parse(mapping)
     preparation = Preparation(compensate, reestimate_batch_norm, calibration, forward)
-    trials, failed = choose(multipliers, mapping)
-    if failed and not (skip_failures and trials):
-        raise max((error for _, error in failed), key=lambda error: error.exit_code)
+    trials, failed = choose(
+        multipliers, mapping, compensate=compensate, skip_failures=skip_failures
+    )
     said = progress if callable(progress) else _print if progress else _silent
     with Ledger.opened(None if path is None else stem(path)) as ledger:
         prepared = _prepare(model, trials, calibration, mapping, forward, options, ledger, said)
@@ -253,9 +259,9 @@ def _run(
         results = Results([], failed, ledger.path)
         for done, trial in enumerate(trials):
             what = trial.name if trial.layer is None else f"{trial.name} in {trial.layer}"
-            said(done, len(trials), what)
+            step = functools.partial(said, done, len(trials), what)
             try:
-                row = _evaluate(prepared, trial, preparation, evaluate, seed, ledger)
+                row = _evaluate(prepared, trial, preparation, evaluate, seed, ledger, step)
             except ApproxHubError as error:
                 lost = isinstance(error, ExperimentError) and not isinstance(error, EvaluationError)
                 if lost or not skip_failures:
@@ -295,9 +301,9 @@ def require_one_device(model: nn.Module) -> None:
             "first"
         )
     if len(first) > 1:
-        where = ", ".join(f"{name} on {device}" for device, name in first.items())
+        places = ", ".join(f"{name} on {device}" for device, name in first.items())
         raise InputError(
-            f"the model is on several devices: {where}; move all of it to one, with model.to(...)"
+            f"the model is on several devices: {places}; move all of it to one, with model.to(...)"
         )
 
 
@@ -325,7 +331,15 @@ def _prepare(
     model = _converted(model, trials, mapping, options)
     print_of = fingerprint(model)
     if ledger.setting is not None:
-        return _as_before(model, print_of, ledger.setting, ledger.path)
+        before = _as_before(model, print_of, ledger.setting, ledger.path)
+        if ledger.rows:
+            said(0, len(trials), f"{_rows(ledger)} kept from {ledger.path}.json")
+        if calibration is not None:
+            _log.warning(
+                "using the ranges kept in %s.json; the calibration given is not used for ranges",
+                ledger.path,
+            )
+        return before
     counted = None
     if calibration is not None:
         said(0, len(trials), "calibrating")
@@ -403,9 +417,9 @@ def _explained(model: nn.Module, batches: Sequence[Any]) -> Iterator[None]:
         here = {t.device for t in model.parameters()}
         if not given or given <= here:
             raise
-        where, mine = (", ".join(sorted(map(str, s))) for s in (given, here))
+        there, mine = (", ".join(sorted(map(str, s))) for s in (given, here))
         raise InputError(
-            f"the batches are on {where}, but the model is on {mine}; move one to the other"
+            f"the batches are on {there}, but the model is on {mine}; move one to the other"
         ) from error
 
 
@@ -492,14 +506,16 @@ def _evaluate(
     evaluate: Evaluator,
     seed: int,
     ledger: Ledger,
+    starting: Callable[[], None],
 ) -> Result:
-    """The row of a trial: the one that is kept, or a new one."""
+    """The row of a trial: the one that is kept, or a new one, which is said as it is begun."""
     model = copy.deepcopy(prepared.model)
     trial.apply(model)
     found = _described(prepared, trial, preparation, model, seed)
     kept = next((row for row in ledger.rows if row.key == found.key), None)
     if kept is not None:
         return kept
+    starting()
     if trial.first is not None:
         preparation.apply(model)
     with _seeded(seed, model):
@@ -508,7 +524,7 @@ def _evaluate(
         except Exception as error:
             raise EvaluationError(
                 f"the evaluator raised {type(error).__name__} with {trial.name}: {error}"
-                f"{_about_devices(model, error)}{_about_rows(ledger)}"
+                f"{where(error)}{_about_devices(model, error)}{_about_rows(ledger)}"
             ) from error
     row = dataclasses.replace(found, metrics=_numbers(value, trial, ledger))
     ledger.add(row)
@@ -622,5 +638,9 @@ def _about_devices(model: nn.Module, error: Exception) -> str:
 def _about_rows(ledger: Ledger) -> str:
     if ledger.path is None or not ledger.rows:
         return ""
-    rows = "1 finished row is" if len(ledger.rows) == 1 else f"{len(ledger.rows)} finished rows are"
+    rows = f"{_rows(ledger, 'finished ')} {'is' if len(ledger.rows) == 1 else 'are'}"
     return f"\n({rows} kept in {ledger.path}.json; the same call goes on from there)"
+
+
+def _rows(ledger: Ledger, kind: str = "") -> str:
+    return f"{len(ledger.rows)} {kind}row{'s' * (len(ledger.rows) != 1)}"

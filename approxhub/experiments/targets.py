@@ -10,7 +10,7 @@ from typing import Any
 
 from approxhub.errors import EvaluationError, InputError, TargetNotFoundError
 
-__all__ = ["call", "find", "split"]
+__all__ = ["call", "find", "split", "where"]
 
 
 def split(text: str) -> tuple[str, str]:
@@ -107,11 +107,11 @@ def call(text: str) -> Any:
 
 
 def _raised(what: str, error: Exception) -> EvaluationError:
-    return EvaluationError(f"{what} raised {type(error).__name__}: {error}{_where(error)}")
+    return EvaluationError(f"{what} raised {type(error).__name__}: {error}{where(error)}")
 
 
-def _where(error: BaseException) -> str:
-    """File and line of the innermost frame."""
+def where(error: BaseException) -> str:
+    """File and line of the innermost frame of an error, to append to a message."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next

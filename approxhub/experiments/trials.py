@@ -12,6 +12,7 @@ from approxhub.experiments.result import FLOAT
 from approxhub.functional import _resolved
 from approxhub.model.convert import assigned
 from approxhub.model.layers import approx_layers, matches
+from approxhub.model.statistics import require_table
 from approxhub.multiplier import Multiplier
 from approxhub.quantization import OperandMapping
 
@@ -85,14 +86,31 @@ def _kept(mapping: OperandMapping, m: Multiplier) -> OperandMapping:
 
 
 def choose(
-    wanted: Iterable[Assignment], mapping: OperandMapping | None
+    wanted: Iterable[Assignment],
+    mapping: OperandMapping | None,
+    *,
+    compensate: bool = False,
+    skip_failures: bool = False,
 ) -> tuple[list[Trial], list[tuple[str, ApproxHubError]]]:
     """Load multipliers, each once; gives what could not be had, too.
+
+    Parameters
+    ----------
+    wanted : iterable
+        As :func:`approxhub.sweep` takes them.
+    mapping : OperandMapping or None
+        Each multiplier's default if None.
+    compensate : bool
+        Whether a multiplier for all layers has to have a table.
+    skip_failures : bool
+        Whether to go on with what could be had, if there is some.
 
     Raises
     ------
     InputError
         If nothing is wanted, or it is no sequence of multipliers.
+    ApproxHubError
+        If one could not be had, and that is not to be skipped: the gravest.
     """
     if isinstance(wanted, (str, Multiplier, Mapping)) or not isinstance(wanted, Iterable):
         raise InputError(
@@ -104,7 +122,7 @@ def choose(
     for item in wanted:
         name = _name(item)
         try:
-            trial = _trial(name, item, mapping)
+            trial = _trial(name, item, mapping, compensate)
         except ApproxHubError as error:
             failed.append((name, error))
             continue
@@ -112,6 +130,8 @@ def choose(
             trials.append(trial)
     if not trials and not failed:
         raise InputError("there are no multipliers to evaluate")
+    if failed and not (skip_failures and trials):
+        raise max((error for _, error in failed), key=lambda error: error.exit_code)
     return trials, failed
 
 
@@ -121,7 +141,7 @@ def _name(item: Assignment) -> str:
     return item.id if isinstance(item, Multiplier) else str(item)
 
 
-def _trial(name: str, item: Assignment, mapping: OperandMapping | None) -> Trial:
+def _trial(name: str, item: Assignment, mapping: OperandMapping | None, compensate: bool) -> Trial:
     if isinstance(item, str) and item == FLOAT:
         return Trial(FLOAT, {})
     if isinstance(item, Mapping):
@@ -133,7 +153,10 @@ def _trial(name: str, item: Assignment, mapping: OperandMapping | None) -> Trial
         multipliers = {"*": _resolved(item)}
         name = multipliers["*"].id
     for m in multipliers.values():
-        (mapping or OperandMapping.default(m)).resolve(m)
+        effective, _, _ = (mapping or OperandMapping.default(m)).resolve(m)
+        # Of an assignment, the model says which layers are compensated.
+        if compensate and not isinstance(item, Mapping):
+            require_table(effective)
     return Trial(name, multipliers, None, mapping)
 
 

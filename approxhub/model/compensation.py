@@ -10,14 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from approxhub.errors import CalibrationError, InputError
+from approxhub.errors import CalibrationError, InputError, TableError
 from approxhub.model.calibration import run_batches
 from approxhub.model.layers import require_layers
 from approxhub.model.modes import mode
-from approxhub.model.statistics import LayerStatistics, capture_statistics
+from approxhub.model.statistics import LayerStatistics, capture_statistics, require_table
 from approxhub.nn import ApproxLayer
 
-__all__ = ["compensate"]
+__all__ = ["compensate", "require_tables"]
 
 _log = logging.getLogger("approxhub")
 
@@ -72,7 +72,8 @@ def compensate(
     MappingError
         If statistics were captured with codes of another format or mapping.
     TableError
-        If a multiplier is too wide for a table.
+        If a multiplier has no table (more than 24 bits in both operands together): before a
+        batch runs.
     ConversionError
         If the model has no approximate layer. In all cases the model is unchanged.
 
@@ -96,6 +97,7 @@ def compensate(
         for layer in layers.values():
             layer.set_compensation(None)
         return {}
+    require_tables(model)
     if not isinstance(source, Mapping):
         with capture_statistics(model, fields=0, taps=True) as captured, mode(model, "exact"):
             run_batches(model, source, forward)
@@ -122,6 +124,23 @@ def compensate(
     if left:
         _log.info("products of two activations, not compensated: %s", ", ".join(left))
     return found
+
+
+def require_tables(model: nn.Module) -> None:
+    """Refuse a model that cannot be compensated, before anything of it is counted.
+
+    Raises
+    ------
+    TableError
+        If the multiplier of a layer with weights has no table.
+    """
+    for name, layer in require_layers(model).items():
+        if layer.weight_quantizer in layer.data_quantizers():
+            continue  # a product of two activations, which is left as it is
+        try:
+            require_table(layer.effective_multiplier)
+        except TableError as error:
+            raise TableError(f"{name}: {error}") from None
 
 
 def _shift(layer: ApproxLayer, statistics: LayerStatistics) -> Tensor | None:

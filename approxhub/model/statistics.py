@@ -19,10 +19,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from approxhub.errors import CalibrationError, InputError, MappingError
+from approxhub.errors import CalibrationError, InputError, MappingError, TableError
 from approxhub.functional import _resolved
 from approxhub.model.layers import require_layers
-from approxhub.multiplier import Multiplier
+from approxhub.multiplier import MAX_TABLE_BITS, Multiplier
 from approxhub.nn import ApproxLayer
 from approxhub.nn.gradients import (
     BatchedProduct,
@@ -35,7 +35,13 @@ from approxhub.nn.noise import Noise
 from approxhub.operands import OperandFormat
 from approxhub.quantization import OperandMapping
 
-__all__ = ["AccumulatedError", "LayerStatistics", "capture_statistics", "set_noise"]
+__all__ = [
+    "AccumulatedError",
+    "LayerStatistics",
+    "capture_statistics",
+    "require_table",
+    "set_noise",
+]
 
 ERROR_MODELS = ("conditional", "population", "single")
 
@@ -282,6 +288,7 @@ class LayerStatistics:
                 f"{effective.b} under the mapping {self.mapping}; set it in the model and capture "
                 "again"
             )
+        require_table(effective)  # before anything of its size is made
         exact = effective.a.values()[:, None] * effective.b.values()
         return np.asarray(effective.table - exact, dtype=np.float64)
 
@@ -289,6 +296,21 @@ class LayerStatistics:
         return (
             f"<LayerStatistics {self.a} x {self.b}: {int(self.activations.sum())} activations, "
             f"{self.terms} products in a sum, {len(self.fields)} receptive fields>"
+        )
+
+
+def require_table(m: Multiplier) -> None:
+    """Refuse a multiplier whose errors cannot be counted pair by pair.
+
+    Raises
+    ------
+    TableError
+        If it has no table.
+    """
+    if not m.has_table:
+        raise TableError(
+            f"{m.id} ({m.a} x {m.b}) has no table, as operands of at most {MAX_TABLE_BITS} bits "
+            "together have one; its mean error cannot be predicted or compensated"
         )
 
 

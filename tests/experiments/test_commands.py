@@ -45,6 +45,14 @@ def fails(net):
     raise ValueError("labels are missing")
 
 
+def interrupted(net):
+    global number
+    number += 1
+    if number == 5:
+        raise KeyboardInterrupt
+    return number
+
+
 def broken():
     raise OSError("no weights here")
 
@@ -194,6 +202,50 @@ def test_a_multiplier_that_is_not_there_has_exit_code_3(run: Any, tmp_path: Path
     assert result.exit_code == 3
     assert "left out nosuch" in result.stderr
     assert len(Results.read(tmp_path / "rows")) == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (["nosuch"], 3),
+        (["exact:16s", "--compensate"], 2),
+        (["exact:8s", "--evaluate", "experiment:nosuch"], 3),
+        (["exact:8s", "--calibration", "experiment:nosuch"], 3),
+        (["exact:8s", "--mapping", "nosuch"], 2),
+        (["exact:8s", "--path", "bad.py/rows"], 1),
+    ],
+)
+def test_typing_errors_are_found_before_the_model_is_called(
+    run: Any, words: list[str], code: int
+) -> None:
+    """Ids, functions, mapping and path are looked at first; then the functions called are named."""
+    result = run("sweep", "experiment:broken", *words)
+    assert result.exit_code == code, result.output
+    assert "calling" not in result.stderr
+    assert "no weights here" not in result.stderr
+    said = run("sweep", "experiment:model", "exact:8s").stderr
+    assert said.startswith("calling experiment:model\ncalling experiment:calibration\n")
+
+
+def test_where_an_evaluator_failed_is_said(run: Any, tmp_path: Path) -> None:
+    """File and line of what it raised stand in the message."""
+    line = MODULE.splitlines().index('    raise ValueError("labels are missing")') + 1
+    result = run("evaluate", "experiment:model", "exact:8s", "--evaluate", "experiment:fails")
+    assert f"labels are missing ({tmp_path / 'experiment.py'}, line {line})" in result.stderr
+
+
+def test_interrupted_it_says_what_is_kept(run: Any) -> None:
+    """After Ctrl-C: how many rows, where, and that the command goes on; then it does."""
+    words = ["sweep", "experiment:model", "exact:8s", "roba:8s", "--evaluate",
+             "experiment:interrupted", "--path", "rows.csv"]  # fmt: skip
+    result = run(*words)
+    assert result.exit_code == 1
+    assert "\n1 row is kept in rows.json; the same command goes on from there\n" in result.stderr
+    result = run(*words)
+    assert result.exit_code == 0
+    assert "1 row kept from rows.json" in result.stderr
+    assert "[1/2] roba:8s" in result.stderr
+    assert "exact:8s" not in result.stderr
 
 
 def test_targets() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import json
+import logging
 import os
 import random
 import signal
@@ -28,6 +29,7 @@ from approxhub.errors import (
     ExperimentError,
     InputError,
     MappingError,
+    TableError,
     UnknownMultiplierError,
 )
 from approxhub.experiments import Results
@@ -260,6 +262,19 @@ def test_compensation_counts_codes_once_for_each_format(digits: ModuleType) -> N
         assert rows[biased].value > plain[biased].value + 0.03
 
 
+def test_a_multiplier_without_a_table_cannot_be_compensated(small: Any) -> None:
+    """It is refused by name before anything runs; with skip_failures the others are evaluated."""
+    net, x, evaluate = small
+    with pytest.raises(TableError, match=r"^exact:16s .*has no table.*at most 24 bits"):
+        ah.sweep(net, ["exact:8s", "exact:16s"], evaluate, [x], compensate=True)
+    assert RAN == []
+    ids = ["exact:8s", "exact:16s", {"*": "drum:16s/k=4"}]
+    found = ah.sweep(net, ids, evaluate, [x], compensate=True, skip_failures=True)
+    assert [row.multiplier for row in found] == ["exact:8s"]
+    assert [name for name, _ in found.failed] == ["exact:16s", "*=drum:16s/k=4"]
+    assert all(isinstance(error, TableError) for _, error in found.failed)
+
+
 def test_batch_norm_is_taken_anew_for_each_multiplier(tmp_path: Path) -> None:
     """Rows are what doing it by hand gives, and lie in one file beside the others."""
     torch.manual_seed(4)
@@ -453,6 +468,31 @@ def test_more_multipliers_are_added_to_the_same_file(small: Any, tmp_path: Path)
     ]
 
 
+def test_going_on_says_what_is_kept_and_used(
+    small: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Kept rows are counted, and not told as evaluations; other batches change no range, as said.
+
+    Without batches there is nothing to warn of.
+    """
+    net, x, evaluate = small
+    path = tmp_path / "rows"
+    told: list[tuple[int, int, str]] = []
+    with caplog.at_level(logging.WARNING, "approxhub"):
+        ah.sweep(net, FEW[:2], evaluate, [x], path=path)
+        before = json.loads((tmp_path / "rows.json").read_text())["setting"]
+        ah.sweep(net, FEW[:2], evaluate, path=path)
+        assert caplog.messages == []
+        ah.sweep(net, FEW, evaluate, [9 * x], path=path, progress=lambda *s: told.append(s))
+    assert caplog.messages == [
+        f"using the ranges kept in {path}.json; the calibration given is not used for ranges"
+    ]
+    assert told == [
+        (0, 3, f"2 rows kept from {path}.json"), (2, 3, "mitchell:8u"), (3, 3, "done"),
+    ]  # fmt: skip
+    assert json.loads((tmp_path / "rows.json").read_text())["setting"] == before
+
+
 def test_another_table_of_the_same_name_is_another_row(small: Any, tmp_path: Path) -> None:
     """What counts is the table's hash: a row is not taken for one of another circuit."""
     net, x, evaluate = small
@@ -555,7 +595,10 @@ def _raise() -> Any:
 @pytest.mark.parametrize(
     ("then", "said"),
     [
-        (_raise, r"raised ValueError with drum:8s/k=3: labels are missing"),
+        (
+            _raise,
+            r"raised ValueError with drum:8s/k=3: labels are missing \(.*test_sweep\.py, line",
+        ),
         (lambda: float("nan"), r"returned nan as score with drum:8s/k=3"),
         (lambda: {"score": float("inf")}, r"returned inf as score"),
         (lambda: "good", r"returned 'good' as score .* must return a number"),

@@ -12,7 +12,13 @@ import torch
 from torch import Tensor, nn
 
 import approxhub as ah
-from approxhub.errors import CalibrationError, ConversionError, InputError, MappingError
+from approxhub.errors import (
+    CalibrationError,
+    ConversionError,
+    InputError,
+    MappingError,
+    TableError,
+)
 from approxhub.multiplier import Multiplier
 from approxhub.operands import OperandFormat
 
@@ -303,5 +309,23 @@ def test_what_cannot_be_compensated_is_said_and_nothing_changes(biased: Any) -> 
     assert torch.equal(net[0].compensation, before)
     wide = Multiplier.from_function(lambda a, b: a * b, name="w", a="16s", b="16s", fingerprint="w")
     many = _calibrated(nn.Linear(4000, 2), torch.randn(2, 4000), wide)
-    with pytest.raises(InputError, match="too many to count"):
-        ah.compensate(many, [torch.randn(2, 4000)])
+    with (
+        pytest.raises(InputError, match="too many to count"),
+        ah.capture_statistics(many, taps=True),
+        ah.mode(many, "exact"),
+    ):
+        many(torch.randn(2, 4000))
+
+
+@pytest.mark.parametrize("wide", ["exact:16s", "drum:16s/k=4"])
+def test_a_multiplier_without_a_table_is_refused_before_a_batch_runs(wide: str) -> None:
+    """Compensation names layer and multiplier and draws no batch; a prediction names it, too."""
+    net = nn.Sequential(nn.Linear(4, 2))
+    x = torch.randn(8, 4)
+    model = ah.calibrate(ah.approximate(net, wide), [x]).eval()
+    with pytest.raises(TableError, match=rf"^0: {wide} .*has no table.*at most 24 bits"):
+        ah.compensate(model, iter([pytest.fail]))  # type: ignore[list-item]
+    with ah.capture_statistics(model, fields=4) as statistics, ah.mode(model, "exact"):
+        model(x)
+    with pytest.raises(TableError, match=rf"^{wide} .*has no table.*at most 24 bits"):
+        statistics["0"].error(wide)
