@@ -13,6 +13,7 @@ from approxhub.errors import ConversionError, InputError, PluginError
 from approxhub.functional import _resolved
 from approxhub.model.folding import find_pairs, refuse, replace
 from approxhub.model.layers import (
+    approx_layers,
     computed_parameter,
     is_approximate,
     is_pattern,
@@ -211,6 +212,11 @@ def approximate(
         elif not is_pattern(pattern):
             raise ConversionError(f"{called[0] or '(root)'} cannot be converted: {reason}")
     if not new:
+        if ready := approx_layers(model):
+            raise ConversionError(
+                f"{type(model).__name__} is converted already ({len(ready)} approximate layers), "
+                "and nothing else could be; use approxhub.set_multiplier(model, id)"
+            )
         raise ConversionError(
             f"{type(model).__name__} has no layer that could be converted; "
             "linear, convolutional, recurrent and attention layers can, and what "

@@ -94,6 +94,16 @@ class Summary:
             ).rstrip()
             for row in [head, *rows]
         ]
+        # Every model has an approximate layer, and those are counted wherever there is an example.
+        if all(r.operations is None for r in self.layers):
+            lines.append("operations need an example input: approxhub.summary(model, x)")
+        unknown = {
+            r.multiplier: None
+            for r in self.layers
+            if r.multiplier and r.mode != "float" and r.relative_energy is None
+        }
+        if unknown:
+            lines.append(f"no published power to compare: {', '.join(unknown)}")
         return "\n".join(lines)
 
     def to_json(self) -> dict[str, Any]:

@@ -173,6 +173,10 @@ def test_nothing_twice(net):
     assert _ids(more)["features.0"] == "exact:8s"
     with pytest.raises(ConversionError, match="set_multiplier"):
         ah.approximate(converted, {"head": S8})
+    whole = ah.approximate(net, U8)
+    count = sum(isinstance(m, ApproxLayer) for m in whole.modules())
+    with pytest.raises(ConversionError, match=rf"already \({count} approx.*set_multiplier"):
+        ah.approximate(whole, S8)
 
 
 def test_tied_parameters_stay_tied():

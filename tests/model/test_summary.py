@@ -276,6 +276,18 @@ def test_without_an_example(net, circuit):
     assert len(summary.layers) == 4
 
 
+def test_the_text_says_what_is_missing(net, circuit, reference):
+    """Below the table stand why there are no operations, and whose power is not known."""
+    reference(_8u=0.5)
+    model = ah.approximate(net, {"head": circuit(power=0.1), "*": "drum:8u/k=3"})
+    wants, power = str(ah.summary(model)).splitlines()[-2:]
+    assert wants == "operations need an example input: approxhub.summary(model, x)"
+    assert power == "no published power to compare: drum:8u/k=3"
+    assert str(ah.summary(model, X)).splitlines()[-1] == power
+    ah.set_multiplier(model, circuit(power=0.1))
+    assert str(ah.summary(model, X)).splitlines()[-1].startswith("total")
+
+
 def test_keyword_inputs(net):
     """The example input may be given by keyword."""
     assert ah.summary(ah.approximate(net, ah.exact(8)), x=X).operations == TOTAL
