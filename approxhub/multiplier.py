@@ -36,6 +36,7 @@ __all__ = [
 MAX_TABLE_BITS = 24
 _EAGER_BITS = 16  # up to 8x8, metrics are quick enough for a repr
 _INT32 = np.iinfo(np.int32)
+_SCALAR_ONLY = ("truth value of an array", "only integer scalar arrays", "can be converted to")
 
 IntArray = npt.NDArray[np.int64]
 Table = npt.NDArray[np.int32]
@@ -149,7 +150,7 @@ class _Function:
 
     def evaluate(self, a: IntArray, b: IntArray, /) -> IntArray:
         a, b = np.broadcast_arrays(a, b)
-        out = np.asarray(self.function(a, b))
+        out = np.asarray(self._products(a, b))
         if out.dtype.kind not in "iu" or out.shape != a.shape:
             raise InputError(
                 f"the function of multiplier {self.fingerprint!r} must return integers of shape "
@@ -162,6 +163,19 @@ class _Function:
                 f"+-{self.bound}"
             )
         return out.astype(np.int64)
+
+    def _products(self, a: IntArray, b: IntArray) -> npt.ArrayLike:
+        try:
+            return self.function(a, b)
+        except (TypeError, ValueError) as error:
+            # What numpy says of `if` on an array, and of int() and range() of one.
+            if not any(text in str(error) for text in _SCALAR_ONLY):
+                raise
+            raise InputError(
+                f"the function of multiplier {self.fingerprint!r} takes single numbers, but gets "
+                f"whole arrays ({error}); use np.where in it, or wrap it in "
+                "np.vectorize(f, otypes=[np.int64])"
+            ) from error
 
 
 @dataclass(frozen=True)
@@ -305,6 +319,7 @@ class Multiplier:
             OperandFormat(n.bit_length() - 1, s)
             for n, s in zip(array.shape, (a_signed, b_signed), strict=True)
         )
+        _check_entries(array)  # in the caller's own order, which an error names
         if order == "offset":
             array = array[np.ix_(a.values() - a.min, b.values() - b.min)]
         elif order != "pattern":
@@ -343,8 +358,8 @@ class Multiplier:
         Raises
         ------
         InputError
-            If the function returns something else, a wide one has no fingerprint, or `a` or `b`
-            is no operand format.
+            If the function takes no arrays or returns something else, a wide one has no
+            fingerprint, or `a` or `b` is no operand format.
 
         Examples
         --------
@@ -743,13 +758,27 @@ def _checked_table(table: npt.ArrayLike, a: OperandFormat, b: OperandFormat) -> 
         raise TableError(f"{a} x {b}: a table has at most 2**{MAX_TABLE_BITS} entries")
     if array.shape != (a.size, b.size):
         raise TableError(f"{a} x {b} needs a table of shape {(a.size, b.size)}, got {array.shape}")
-    if array.dtype.kind not in "iu":
-        raise TableError(f"a table holds integers, got dtype {array.dtype}")
-    if int(array.min()) < _INT32.min or int(array.max()) > _INT32.max:
-        raise TableError("a table's entries must fit 32-bit signed integers")
+    _check_entries(array)
     copy = np.array(array, dtype=np.int32, order="C")
     copy.flags.writeable = False
     return copy
+
+
+def _check_entries(array: npt.NDArray[Any]) -> None:
+    """Refuse entries that are no integers of 32 bits."""
+    if array.dtype.kind not in "iu":
+        hint = (
+            "; round and convert it: np.rint(t).astype(np.int32)" if array.dtype.kind == "f" else ""
+        )
+        raise TableError(f"a table holds integers, got dtype {array.dtype}{hint}")
+    low, high = int(array.min()), int(array.max())
+    if low < _INT32.min or high > _INT32.max:
+        bad = low if low < _INT32.min else high
+        x, y = np.argwhere(array == bad)[0]
+        raise TableError(
+            f"row {x}, column {y} (counted from 0): entry {bad}: a table's entries must fit "
+            "32-bit signed integers"
+        )
 
 
 def _local(name: str) -> MultiplierId:
@@ -759,7 +788,7 @@ def _local(name: str) -> MultiplierId:
         parsed = None
     if parsed is None or parsed.modifiers:
         raise InputError(
-            f"{name!r} cannot name a multiplier; use letters, digits and . , = _ - only"
+            f"{name!r} cannot name a multiplier; use letters, digits and . , = _ - / only"
         )
     return parsed
 

@@ -71,6 +71,10 @@ def command(
         if arrival is not None:
             for claim in arrival.contradicted:
                 click.echo(f"warning: {arrival.multiplier.id} {claim.why}", err=True)
+            if any(claim.unreachable for claim in arrival.claims):
+                click.echo("note: differences not counted: no network", err=True)
+            if arrival.hint is not None:
+                click.echo(f"warning: {arrival.multiplier.id}: {arrival.hint}", err=True)
             error = None if force else _refusal(arrival)
             if error is None and not dry_run:
                 error = _keep(arrival)
@@ -115,7 +119,7 @@ def _arrive(
     """Read and recognise a file: what it is and the format it was read in, or why not."""
     from approxhub.errors import ApproxHubError
     from approxhub.formats import read_data, table_of
-    from approxhub.registry.arrival import recognise
+    from approxhub.registry.arrival import other_readings, recognise
 
     try:
         data = read_data(path, format=format, operands=operands, operand_order=operand_order)
@@ -128,7 +132,14 @@ def _arrive(
             name=name,
         )
         names = {n for n in (path.stem, data.name, name) if n}
-        return recognise(multiplier, sorted(names), offline=offline), data.format, None
+        readings = other_readings(
+            data,
+            operands=(multiplier.a, multiplier.b),
+            index_order=index_order,
+            operand_order=operand_order,
+        )
+        arrival = recognise(multiplier, sorted(names), offline=offline, readings=readings)
+        return arrival, data.format, None
     except ApproxHubError as error:
         return None, None, error
 
@@ -193,11 +204,13 @@ def _record(arrival: Arrival) -> dict[str, Any]:
                 "id": c.id,
                 "holds": c.holds,
                 "why": c.why,
+                "unreachable": c.unreachable,
                 "comparison": None if c.comparison is None else c.comparison.to_json(),
             }
             for c in arrival.claims
         ],
         "closest": None if arrival.closest is None else arrival.closest.to_json(),
+        "hint": arrival.hint,
     }
 
 

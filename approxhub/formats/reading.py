@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from approxhub.errors import (
+    ApproxHubError,
     InputError,
     MultiplierIdError,
     NotFoundError,
@@ -212,11 +213,19 @@ def format_of(path: Path) -> TableFormat:
     if called:  # what is called .npy is not read as something else without being told to
         looks = matching
         matching = [f for f in looks if f.name in called]
-        if not matching:
-            like = f"it looks like {_either(f.name for f in looks)}" if looks else "it is damaged"
+        if not matching and looks:
             raise TableFileError(
-                f"{path} is called {suffix}, but is not {_either(called)}; {like}: name its format "
-                "with --format (Python: format='...') if you know better"
+                f"{path} is called {suffix}, but is not {_either(called)}; it looks like "
+                f"{_either(f.name for f in looks)}: name its format with --format (Python: "
+                "format='...') if you know better"
+            )
+        if not matching:
+            raise TableFileError(
+                f"{path} is called {suffix}, but cannot be read as "
+                + " or ".join(
+                    f"{f.name!r} ({_why_not(f, path)})" for f in readable if f.name in called
+                )
+                + "; name another format with --format (Python: format='...') if you know better"
             )
     if len(matching) == 1:
         return matching[0]
@@ -245,6 +254,19 @@ def _sniffs(format: TableFormat, head: bytes) -> bool:
             stacklevel=1,
         )
         return False
+
+
+def _why_not(format: TableFormat, path: Path) -> str:
+    """What a format's own reader says of a file that does not look like it."""
+    from approxhub.plugins.guard import guarded
+
+    assert format.read is not None
+    try:
+        with guarded(f"table format {format.name!r}"), about(path, "read"):
+            format.read(path, None)
+    except ApproxHubError as error:
+        return str(error).removeprefix(f"{path}: ")
+    return "its first bytes do not look like it"
 
 
 def _either(names: Iterable[str]) -> str:
@@ -277,7 +299,7 @@ def _local(name: str) -> MultiplierId:
         parsed = None
     if parsed is None or parsed.modifiers:
         raise InputError(
-            f"{name!r} cannot name a multiplier; give a name of letters, digits and . , = _ - "
+            f"{name!r} cannot name a multiplier; give a name of letters, digits and . , = _ - / "
             "with --name (Python: name='...')"
         )
     return parsed

@@ -19,7 +19,7 @@ from urllib.parse import quote
 import numpy.typing as npt
 
 from approxhub.cmodel import CModel
-from approxhub.errors import ApproxHubError, VerificationError
+from approxhub.errors import ApproxHubError, NetworkError, VerificationError
 from approxhub.metrics import Metrics
 from approxhub.multiplier import MAX_TABLE_BITS, Multiplier, Provenance
 from approxhub.registry.context import FetchContext
@@ -60,7 +60,7 @@ def acquire(
         urls = (f"{beside}/{quote(circuit.path)}", *urls)
     elif beside is not None:
         context = replace(context, mirrors=(*context.mirrors, beside))
-    with _step(entry.id):
+    with _step(entry.id), _library(index):
         got = context.download(
             source=index.source,
             commit=index.commit or "",
@@ -150,6 +150,17 @@ def _step(id: str, name: str = "") -> Iterator[None]:
         yield
     except ApproxHubError as error:
         error.args = (f"fetch {id}: {name}{error}", *error.args[1:])
+        raise
+
+
+@contextlib.contextmanager
+def _library(index: Index) -> Iterator[None]:
+    """Say where the library is that a mirror would hold, when the network does not give it."""
+    try:
+        yield
+    except NetworkError as error:
+        where = f", {index.repository}" if index.repository else ""
+        error.args = (f"{error}{where}; see docs/how-to/work-offline.md", *error.args[1:])
         raise
 
 

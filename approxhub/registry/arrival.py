@@ -7,20 +7,27 @@ nearly one. Imports the comparison; the client where a claimed multiplier has to
 from __future__ import annotations
 
 import contextlib
+import itertools
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
-from approxhub.errors import ApproxHubError
-from approxhub.multiplier import Multiplier, exact, table_sha256
+from approxhub.errors import ApproxHubError, NetworkError
+from approxhub.formats.assembly import INDEX_ORDERS, assemble
+from approxhub.formats.data import Operands, TableData
+from approxhub.ids import LOCAL
+from approxhub.multiplier import Multiplier, exact, format_pair, table_sha256
+from approxhub.operands import OperandFormat
 from approxhub.registry.comparison import Comparison, compare, known_tables
 from approxhub.registry.entries import Entry
 
-__all__ = ["Arrival", "Claim", "recognise"]
+__all__ = ["Arrival", "Claim", "other_readings", "recognise"]
 
 _COMPARED_BITS = 16  # operands up to which all of the cache is compared with
+_FAR = 1.0  # per cent of the range that the error of a table read right rarely has on average
+_NEARER = 10  # how many times closer to a product a reading has to be to be offered
 _TELLING = 6  # letters of a name that mean it even inside a longer one
 
 
@@ -38,12 +45,15 @@ class Claim:
         In what they differ, where both are at hand.
     why : str
         The finding in words, to follow the id of the table.
+    unreachable : bool
+        Whether the differences are not counted because the known one cannot be downloaded.
     """
 
     id: str
     holds: bool | None
     comparison: Comparison | None
     why: str
+    unreachable: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +70,15 @@ class Arrival:
         What its names claim.
     closest : Comparison or None
         Against the nearest one of the cache and the exact product; None if it equals one.
+    hint : str or None
+        How its file makes more sense, e.g. ``'with --index-order offset it would equal exact:8s'``.
     """
 
     multiplier: Multiplier
     equal: tuple[str, ...]
     claims: tuple[Claim, ...]
     closest: Comparison | None
+    hint: str | None = None
 
     @property
     def contradicted(self) -> tuple[Claim, ...]:
@@ -76,7 +89,11 @@ class Arrival:
 
 
 def recognise(
-    multiplier: Multiplier, names: Iterable[str] = (), *, offline: bool | None = None
+    multiplier: Multiplier,
+    names: Iterable[str] = (),
+    *,
+    offline: bool | None = None,
+    readings: Iterable[tuple[str, Multiplier]] = (),
 ) -> Arrival:
     """Compare a table from outside with all that is known.
 
@@ -88,6 +105,9 @@ def recognise(
         Names that it carries: of the file, of the array or function in it.
     offline : bool, optional
         Whether the network is forbidden for what is claimed; ``APPROXHUB_OFFLINE`` when not given.
+    readings : iterable of (str, Multiplier)
+        What else its file may mean, as :func:`other_readings` gives it; looked at only when the
+        table is far from a product and equals nothing.
 
     Returns
     -------
@@ -101,12 +121,70 @@ def recognise(
     """
     equal = tuple(known_tables(multiplier))
     claims = tuple(_claim(multiplier, e, offline) for e in _named(list(names)))
-    closest = None
+    closest = hint = None
     # Equal with the operands exchanged is not equal, but closer than anything else could be.
     if not equal:
         others = (compare(multiplier, other) for other in _near(multiplier))
         closest = min(others, key=lambda c: (c.differing, c.second), default=None)
-    return Arrival(multiplier, equal, claims, closest)
+        hint = _misread(multiplier, readings)
+    return Arrival(multiplier, equal, claims, closest, hint)
+
+
+def other_readings(
+    data: TableData,
+    *,
+    operands: Operands,
+    index_order: str | None = None,
+    operand_order: str | None = None,
+) -> Iterator[tuple[str, Multiplier]]:
+    """What a file would be in the other index order or with other signs, where it leaves that open.
+
+    Parameters
+    ----------
+    data : TableData
+        What the file says.
+    operands : pair of OperandFormat
+        The formats, activation first, that it was read with.
+    index_order, operand_order : str, optional
+        What the caller said besides.
+
+    Yields
+    ------
+    words : str
+        What to say to read it so, e.g. ``'--index-order offset'``.
+    multiplier : Multiplier
+    """
+    if data.circuit is not None:
+        return
+    for signs in itertools.product((False, True), repeat=2):
+        a, b = (OperandFormat(f.bits, s) for f, s in zip(operands, signs, strict=True))
+        for order in INDEX_ORDERS if any(signs) else (None,):
+            words = [] if (a, b) == operands else [f"--operands {format_pair(a, b)}"]
+            words += [] if order in (None, index_order) else [f"--index-order {order}"]
+            if not words:
+                continue
+            # A file that says otherwise refuses.
+            with contextlib.suppress(ApproxHubError):
+                both, table, _ = assemble(
+                    data, operands=(a, b), index_order=order, operand_order=operand_order
+                )
+                yield " ".join(words), Multiplier(f"{LOCAL}:other", *both, table=table)
+
+
+def _misread(multiplier: Multiplier, readings: Iterable[tuple[str, Multiplier]]) -> str | None:
+    """How a table that is far from a product would be nearly one, or one that is known."""
+    bits = multiplier.a.bits + multiplier.b.bits
+    if bits > _COMPARED_BITS or multiplier.metrics.mae_pct < _FAR:
+        return None
+    words, other = min(readings, key=lambda r: r[1].metrics.mae, default=("", multiplier))
+    mae = other.metrics.mae
+    if mae * _NEARER > multiplier.metrics.mae:
+        return None
+    known = known_tables(other)
+    if known:
+        preferred = [id for id in known if id.startswith("exact:")] or known
+        return f"with {words} it would equal {preferred[0]}"
+    return f"with {words} its MAE would be {mae:.4g}, not {multiplier.metrics.mae:.4g}"
 
 
 def _named(names: list[str]) -> list[Entry]:
@@ -153,7 +231,9 @@ def _claim(multiplier: Multiplier, entry: Entry, offline: bool | None) -> Claim:
             why = f"carries the name of {entry.id}, and its table has another hash"
         else:
             why = f"carries the name of {entry.id}, which cannot be checked"
-        return Claim(entry.id, False if known else None, None, f"{why} ({error})")
+        unreachable = isinstance(error, NetworkError)
+        why = why if unreachable else f"{why} ({error})"
+        return Claim(entry.id, False if known else None, None, why, unreachable)
     # A sample that agrees proves nothing.
     holds = None if found.equal and not found.exhaustive else found.equal
     why = f"carries the name of {entry.id}, and {found.describe()}"

@@ -191,7 +191,7 @@ def not_found(id: MultiplierId) -> UnknownMultiplierError:
         _listed(source_of(id.source))  # if that is what fails, then this is the thing to say
         close = close_ids(id)
     else:
-        close = [*_own(id.path), *close_ids(id)]
+        close = list(dict.fromkeys([*_own(id.path), *_without_colon(id.path), *close_ids(id)]))
     hint = f"did you mean {', '.join(close)}?" if close else "`approxhub list` shows what there is"
     return UnknownMultiplierError(f"no source has the multiplier {str(id.base)!r}; {hint}", close)
 
@@ -202,6 +202,17 @@ def _own(path: str) -> list[str]:
 
     own = f"{LOCAL}:{path}"
     return [own] if own in Store().ids() else []
+
+
+def _without_colon(path: str) -> list[str]:
+    """A known id that lacks nothing but its colon."""
+    return [
+        e.id
+        for s in _sources()
+        if path.startswith(s.name)
+        for e in _listed_or_warn(s)
+        if e.id == f"{s.name}:{path[len(s.name) :]}"
+    ]
 
 
 def close_ids(id: MultiplierId) -> list[str]:

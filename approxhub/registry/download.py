@@ -62,7 +62,8 @@ def download(
     deadline = time.monotonic() + context.timeout
     failures: list[str] = []
     wrong = skipped = False
-    for place in _candidates(context.mirrors, source, commit, path, urls):
+    places = _candidates(context.mirrors, source, commit, path, urls)
+    for place in places:
         try:
             if isinstance(place, Path):
                 content = _from_folder(place, max_bytes)
@@ -84,6 +85,7 @@ def download(
         wrong = True
         failures.append(f"{shown}: SHA-256 is {found}, not {sha256}")
     tried = "; ".join(failures) or "nothing was tried"
+    asked = " or ".join(dict.fromkeys(map(_host, places)))
     wanted = f"{path} of commit {commit}" if commit else path
     if wrong:
         raise VerificationError(
@@ -93,13 +95,15 @@ def download(
         )
     if skipped:
         raise OfflineError(
-            f"download: offline, and no folder has {wanted} ({tried}); unset APPROXHUB_OFFLINE, or "
-            "set APPROXHUB_MIRROR to a folder with the library"
+            f"download: offline, so {asked} cannot be asked for {wanted}"
+            + (f" ({tried})" if failures else "")
+            + "; allow the network (APPROXHUB_OFFLINE, --offline), or set APPROXHUB_MIRROR to a "
+            "folder with the library"
         )
     raise NetworkError(
-        f"download: no place has {wanted}: {tried}. Check the connection and the proxy, raise "
-        f"APPROXHUB_TIMEOUT ({context.timeout:g} s), or set APPROXHUB_MIRROR to a folder or "
-        "address with the library"
+        f"download: nothing comes from {asked or 'anywhere'}: {tried}. Wanted was {wanted}. Check "
+        f"the connection and the proxy, raise APPROXHUB_TIMEOUT ({context.timeout:g} s), or set "
+        "APPROXHUB_MIRROR to a folder or address with the library"
     )
 
 
@@ -134,6 +138,10 @@ def _candidates(
                 f"APPROXHUB_MIRROR: {mirror!r} is neither a folder nor an http(s) address"
             )
     return list(dict.fromkeys([*found, *urls]))
+
+
+def _host(place: str | Path) -> str:
+    return str(place) if isinstance(place, Path) else urlsplit(place).hostname or _shown(place)
 
 
 def _joined(base: str, parts: Sequence[str]) -> str:

@@ -107,6 +107,8 @@ class Index:
         By the part of the id after the colon, ``release/name``.
     revision : int
         Counts what was published of one release; it never goes down.
+    repository : str or None
+        Address of the library, for people.
     """
 
     source: str
@@ -115,6 +117,7 @@ class Index:
     urls: tuple[str, ...]
     circuits: Mapping[str, Circuit]
     revision: int = 1
+    repository: str | None = None
 
     def urls_of(self, circuit: Circuit) -> tuple[str, ...]:
         """Addresses of a circuit's file."""
@@ -331,7 +334,8 @@ def parse_index(data: Any, where: str, source: str | None = None) -> Index:
             raise reader.fail("name", "a name that stands once", short)
         circuits[key] = _circuit(reader, f"{name}:{key}", shared)
     revision = 1 if head.absent("revision") else head.count("revision", least=1)
-    return Index(name, release, commit, urls, circuits, revision)
+    repository = head.optional("repository", lambda f: head.text(f, None, "an address"))
+    return Index(name, release, commit, urls, circuits, revision, repository)
 
 
 @dataclass(frozen=True, slots=True)

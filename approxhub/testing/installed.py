@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from approxhub.errors import InputError
+from approxhub.errors import ApproxHubError, InputError, NotFoundError, PluginError
 from approxhub.nn.gradients import make_gradient
 from approxhub.plugins import (
     BackendInfo,
@@ -91,9 +91,28 @@ def installed_kit(kind: str, name: str, kit: str | None = None) -> type:
     InputError
         If a kit is needed, or is none.
     """
-    made = {**_from_host(kind, name)} if kit is None else {}
+    made = {} if kit is not None else _found(kind, name)
     base = KITS[kind] if kit is None else _named(kit, KITS[kind])
     return type("TestInstalled", (base,), made)
+
+
+def _found(kind: str, name: str) -> dict[str, Any]:
+    """Like :func:`_from_host`; says so when the name is known as another kind."""
+    try:
+        return _from_host(kind, name)
+    except NotFoundError as error:
+        others = [other for other in KITS if other != kind and _is_known(other, name)]
+        if others:
+            error.args = (f"{error}; it is a {others[0]}: --kind {others[0]}", *error.args[1:])
+        raise
+
+
+def _is_known(kind: str, name: str) -> bool:
+    try:
+        _from_host(kind, name)
+    except ApproxHubError as error:  # one that is known, and needs a kit or has failed
+        return not isinstance(error, (NotFoundError, PluginError))
+    return True
 
 
 def _from_host(kind: str, name: str) -> dict[str, Any]:

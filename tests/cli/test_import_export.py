@@ -104,6 +104,35 @@ def test_right_table(run: Callable[..., Any], lab: Any, tmp_path: Path) -> None:
     assert "in none once the operands are exchanged (+swap)" in ran.err
 
 
+@pytest.mark.parametrize(
+    ("signed", "said", "hint"),
+    [
+        (True, ["8s", "--index-order", "pattern"], "with --index-order offset it would equal ex"),
+        (True, ["8u"], "with --operands 8s --index-order offset it would equal exact:8s"),
+        (False, ["8s", "--index-order", "offset"], "with --operands 8u it would equal exact:8u"),
+    ],
+)
+def test_wrong_reading(
+    run: Callable[..., Any], tmp_path: Path, signed: bool, said: list[str], hint: str
+) -> None:
+    """What was said of a table is doubted when something else would make a product of it."""
+    values = np.arange(256) - 128 * signed
+    for off in (0, 1):  # exactly, and nearly
+        np.save(tmp_path / "t.npy", np.outer(values, values) + off)
+        ran = run("import", str(tmp_path / "t.npy"), "--operands", *said, "--dry-run", "--json")
+        assert ran.code == 0
+        wanted = hint if not off else hint.partition(" it would")[0] + " its MAE would be 1, not"
+        assert ran.json["hint"].startswith(wanted)
+        assert f"warning: local:t: {wanted}" in ran.err
+
+
+def test_right_but_rough(run: Callable[..., Any], tmp_path: Path) -> None:
+    """No reading is better than the right one of a rough circuit: nothing is doubted."""
+    write_table("drum:8u/k=3", tmp_path / "t.npy")
+    ran = run("import", str(tmp_path / "t.npy"), "--operands", "8u", "--name", "t2", "--json")
+    assert (ran.code, ran.json["hint"]) == (0, None)
+
+
 def test_metrics_identity_and_closest(run: Callable[..., Any], tmp_path: Path) -> None:
     """What is imported is measured, kept under local:NAME, and set beside the exact product."""
     table = np.outer(np.arange(16), np.arange(16))

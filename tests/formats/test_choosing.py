@@ -49,6 +49,19 @@ def test_suffix_and_bytes_must_agree(tmp_path: Path) -> None:
     assert read_table(path, format="text", operands="1u")(1, 0) == 3
 
 
+def test_the_reader_says_why(tmp_path: Path) -> None:
+    """Floats of ``np.savetxt`` are refused with what the readers of the suffix say, not guessed."""
+    path = tmp_path / "t.txt"
+    np.savetxt(path, np.eye(2))
+    why = (
+        r"as 'text' \(line 1, number 1: '1\.0+e\+00' is not an integer.*or 'triples' \(line 1: 2 n"
+    )
+    with pytest.raises(errors.TableFileError, match=why):
+        read_table(path, operands="1u")
+    np.savetxt(path, np.eye(2), fmt="%d")
+    assert read_table(path, operands="1u")(1, 1) == 1
+
+
 def test_unknown_suffix_is_told_by_its_bytes(tmp_path: Path, signed: Multiplier) -> None:
     """Without a suffix that means something the first bytes decide, for every format."""
     for format in ("npy", "npz", "h5", "raw", "text", "triples", "csv", "c-array"):

@@ -269,7 +269,7 @@ def test_offset_order_starts_at_the_smallest_value():
         (np.zeros((4, 4, 4), dtype=int), "a table needs the shape"),
         (np.zeros((1 << 17, 2), dtype=np.int8), "at most 16 bits"),
         (np.broadcast_to(np.int8(0), (1 << 13, 1 << 12)), "at most 2\\*\\*24 entries"),
-        (np.zeros((4, 4)), "holds integers, got dtype float64"),
+        (np.zeros((4, 4)), "holds integers, got dtype float64; round and convert"),
         (np.zeros((4, 4), dtype=bool), "holds integers"),
         (np.full((4, 4), 1 << 31), "32-bit"),
         (np.full((4, 4), -(1 << 31) - 1), "32-bit"),
@@ -303,7 +303,39 @@ def test_a_multiplier_needs_a_table_or_a_circuit():
         Multiplier("not an id", f, f, table=np.zeros((16, 16), dtype=int))
 
 
+def test_a_bad_entry_is_named_where_the_caller_has_it():
+    """Row, column and value of an entry beyond 32 bits are in the caller's own order."""
+    table = np.zeros((4, 4), dtype=np.int64)
+    table[0, 3] = 1 << 40
+    with pytest.raises(TableError, match=rf"row 0, column 3 \(counted from 0\): entry {1 << 40}"):
+        Multiplier.from_table(table, name="m", a_signed=True, b_signed=True, order="offset")
+
+
 # --- from_function ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda a, b: a * b if a > 3 else 0,
+        lambda a, b: sum(int(a) for _ in range(int(b))),
+        lambda a, b: sum(a for _ in range(b)),
+    ],
+)
+def test_a_function_of_single_numbers_is_told(function):
+    """A function that cannot take arrays is an error of ours with the way out; others pass."""
+    with pytest.raises(InputError, match=r"whole arrays .*np\.where.*np\.vectorize"):
+        Multiplier.from_function(function, name="m", a="4u", b="3u")
+    made = Multiplier.from_function(
+        np.vectorize(function, otypes=[np.int64]), name="m", a="4u", b="3u"
+    )
+    assert made(5, 3) == 15
+
+    def broken(a, b):
+        raise ValueError("mine")
+
+    with pytest.raises(ValueError, match=r"^mine$"):
+        Multiplier.from_function(broken, name="m", a="4u", b="3u")
 
 
 def test_a_function_is_called_on_values():

@@ -202,6 +202,19 @@ def test_a_missing_file_comes_with_its_commit(lab: Any, tmp_path: Path) -> None:
         context.download(path="file", sha256=SHA, commit="1" * 40)
 
 
+def test_what_was_asked_comes_first(lab: Any) -> None:
+    """The message begins with the host that gave nothing, and ends with what to do."""
+    url = "http://nowhere.invalid/file"
+    for offline, first in (
+        (True, "download: offline, so nowhere.invalid cannot"),
+        (False, "download: nothing comes from nowhere.invalid: "),
+    ):
+        with pytest.raises(errors.NetworkError) as caught:
+            FetchContext(offline=offline, timeout=1).download(path="file", sha256=SHA, urls=[url])
+        assert str(caught.value).startswith(first)
+        assert str(caught.value).endswith("with the library")
+
+
 def test_mirrors_from_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Mirrors are separated by commas; a folder that exists may have one in its name."""
     folder = tmp_path / "a,b"

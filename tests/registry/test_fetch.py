@@ -142,6 +142,11 @@ class TestBadInput:
             load("mul4u_CUTE")
         assert "lab:r1/mul4u_CUT" in caught.value.close
 
+    def test_without_a_colon(self) -> None:
+        """An id that lacks nothing but its colon is suggested with it."""
+        with pytest.raises(errors.UnknownMultiplierError, match="did you mean exact:8u"):
+            load("exact8u")
+
     def test_unknown_full_id(self) -> None:
         """An unknown name in a known source is refused by that source, with close names."""
         with pytest.raises(errors.UnknownMultiplierError, match="r2/mul4u_CUT") as caught:

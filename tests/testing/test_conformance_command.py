@@ -36,6 +36,7 @@ def test_it_runs_the_kit() -> None:
     ("words", "code", "says"),
     [
         (["nobody"], 3, "no backend is called 'nobody'; known: "),
+        (["drum"], 3, "it is a source: --kind source"),
         (["nobody", "--kind", "format"], 3, "no table format is called 'nobody'"),
         (["reference", "--kind", "accelerator"], 2, "'accelerator' is not one of"),
         (["minmax", "--kind", "calibrator", "--kit", "nowhere:Kit"], 2, "written module:class"),
