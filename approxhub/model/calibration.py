@@ -8,11 +8,12 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
 from approxhub.errors import CalibrationError, InputError
-from approxhub.model.layers import require_layers
+from approxhub.model.layers import name_layers, require_layers
 from approxhub.model.modes import mode
 from approxhub.quantization import MinMax
 from approxhub.quantization.ranks import all_reduce, in_a_group
@@ -26,9 +27,10 @@ _NO_BATCH = "at least one batch is needed; the iterable was empty"
 def _default_forward(model: nn.Module, batch: Any) -> Any:
     if isinstance(batch, Mapping):
         return model(**batch)
-    if isinstance(batch, (tuple, list)):
-        return model(batch[0])
-    return model(batch)
+    x = batch[0] if isinstance(batch, (tuple, list)) else batch
+    if isinstance(x, np.ndarray):
+        raise InputError("a batch is a numpy array; a tensor is needed: torch.from_numpy(x)")
+    return model(x)
 
 
 def calibrate(
@@ -75,10 +77,11 @@ def calibrate(
     Raises
     ------
     InputError
-        If `batches` is one tensor or one mapping.
+        If `batches` is one tensor or one mapping, or a batch is a numpy array.
     CalibrationError
         If there is no batch, or a batch or weight holds NaN or infinity, here or in another
-        process of the group. The model is as it was before then.
+        process of the group: it names the layer, and the batch counted from 0. The model is as
+        it was before then.
     ConversionError
         If the model has no approximate layer.
 
@@ -92,6 +95,7 @@ def calibrate(
     """
     layers = require_layers(model)
     require_batches(batches)
+    name_layers(model)
     kept = [
         (q, copy.deepcopy(q.__dict__))
         for layer in layers.values()
@@ -205,7 +209,9 @@ def require_batches(batches: Any) -> None:
     InputError
         If that is what it is.
     """
-    if isinstance(batches, (torch.Tensor, Mapping)) or not isinstance(batches, Iterable):
+    if isinstance(batches, (torch.Tensor, np.ndarray, Mapping)) or not isinstance(
+        batches, Iterable
+    ):
         raise InputError(
             f"an iterable of batches is needed, got {type(batches).__name__}; "
             "for a single batch x write [x]"
@@ -239,7 +245,10 @@ def run_batches(
         seen = 0
         with torch.no_grad():
             for batch in batches:
-                run(model, batch)
+                try:
+                    run(model, batch)
+                except CalibrationError as error:
+                    raise CalibrationError(f"batches[{seen}]: {error}") from error
                 seen += 1
     finally:
         for m, was in before:

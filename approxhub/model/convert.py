@@ -20,6 +20,7 @@ from approxhub.model.layers import (
     is_skipped,
     matches,
     module_names,
+    name_layers,
     require_layers,
 )
 from approxhub.model.leftovers import Leftover, find_calls, has_products
@@ -240,7 +241,9 @@ def approximate(
     _log.info("converted %s", ", ".join(names[m][0] or "(root)" for m in new))
     if unwanted:
         _log.warning("left exact:\n  %s", "\n  ".join(map(str, unwanted)))
-    return new.get(model, model)
+    model = new.get(model, model)
+    name_layers(model)
+    return model
 
 
 _SKIPPED = "skipped by name"

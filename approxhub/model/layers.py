@@ -18,6 +18,7 @@ __all__ = [
     "is_skipped",
     "matches",
     "module_names",
+    "name_layers",
     "require_layers",
 ]
 
@@ -38,6 +39,12 @@ def is_approximate(module: object) -> bool:
 def approx_layers(model: nn.Module) -> dict[str, ApproxLayer]:
     """The approximate layers of a model by their first name, in the model's order."""
     return {name: m for name, m in model.named_modules() if isinstance(m, ApproxLayer)}
+
+
+def name_layers(model: nn.Module) -> None:
+    """Tell approximate layers their names in a model, for messages."""
+    for name, layer in approx_layers(model).items():
+        layer._path = name
 
 
 def require_layers(model: nn.Module) -> dict[str, ApproxLayer]:

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from approxhub.errors import InputError
 from approxhub.functional import batched_codes
 from approxhub.multiplier import Multiplier
-from approxhub.nn.base import ApproxLayer
-from approxhub.nn.composite import CompositeLayer, Projection, require_real
+from approxhub.nn.base import ApproxLayer, require_real
+from approxhub.nn.composite import CompositeLayer, Projection
 from approxhub.nn.gradients import BatchedProduct
 from approxhub.nn.linear import Linear
 from approxhub.quantization import CodeRange, Datapath, OperandMapping, Quantizer

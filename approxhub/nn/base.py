@@ -39,7 +39,7 @@ from approxhub.quantization import (
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["MODES", "ApproxLayer", "dequantize"]
+__all__ = ["MODES", "ApproxLayer", "dequantize", "require_real"]
 
 MODES = ("float", "exact", "approximate", "noise")
 _STATE_SCHEMA = 2  # 1 had no datapath, which was the default one
@@ -51,6 +51,25 @@ _log = logging.getLogger("approxhub")
 @functools.lru_cache(maxsize=32)
 def _exact_like(a_bits: int, a_signed: bool, b_bits: int, b_signed: bool) -> Multiplier:
     return exact(a_bits, a_signed, b_bits=b_bits, b_signed=b_signed)
+
+
+def require_real(x: Any, layer: nn.Module) -> None:
+    """Refuse what is not a tensor of real numbers.
+
+    Raises
+    ------
+    InputError
+    """
+    name = type(layer).__name__
+    if not isinstance(x, Tensor):
+        raise InputError(
+            f"{name} takes real activations, got {type(x).__name__}; a tensor is needed, "
+            "of a numpy array torch.from_numpy(x)"
+        )
+    if not x.is_floating_point():
+        raise InputError(
+            f"{name} takes real activations, got {x.dtype}; for integers use approxhub.matmul"
+        )
 
 
 def dequantize(
@@ -146,6 +165,7 @@ class ApproxLayer(nn.Module):
 
     _channel_dim: ClassVar[int] = -1
     _datapath: Datapath = Datapath()
+    _path: str = ""  # in the model that was converted or calibrated last, for messages
     # Sees the codes of a pass, where somebody captures statistics.
     _capture: Callable[[Tensor, Tensor, Product], None] | None = None
 
@@ -373,7 +393,10 @@ class ApproxLayer(nn.Module):
         CalibrationError
             If the weights hold NaN or infinity; the quantiser is unchanged then.
         """
-        self._fit_weight(self._quantized_weight())
+        try:
+            self._fit_weight(self._quantized_weight())
+        except CalibrationError as error:
+            raise self._located(error) from None
 
     def _fit_weight(self, weight: Tensor) -> None:
         if not weight.is_meta:
@@ -446,11 +469,7 @@ class ApproxLayer(nn.Module):
         )
 
     def _checked(self, x: Tensor) -> Tensor:
-        if not x.is_floating_point():
-            raise InputError(
-                f"{type(self).__name__} takes real activations, got {x.dtype}; "
-                "for integers use approxhub.matmul"
-            )
+        require_real(x, self)
         return x
 
     def _run(self, x: Tensor, product: Product, w: Tensor, bias: Tensor | None) -> Tensor:
@@ -523,17 +542,22 @@ class ApproxLayer(nn.Module):
         InputError
             If the input is not of real numbers, or its shape does not fit.
         """
-        if self._mode == "float":
-            if self._observing:
-                self._observe(x, *args)
-            return self._float_forward(x, *args)
         try:
-            return self._integer_path(self._checked(x), *args)
+            if self._mode != "float":
+                return self._integer_path(self._checked(x), *args)
+            if self._observing:
+                self._observe(self._checked(x), *args)
         except CalibrationError as error:
-            raise CalibrationError(f"{self._described()}: {error}") from None
+            raise self._located(error) from None
+        return self._float_forward(x, *args)
 
     def _device(self) -> torch.device:
         return self.weight.device
+
+    def _located(self, error: CalibrationError) -> CalibrationError:
+        """An error that says in which layer it arose."""
+        path = f"layer {self._path!r}, " if self._path else ""
+        return CalibrationError(f"{path}{self._described()}: {error}")
 
     def _described(self) -> str:
         return f"{type(self).__name__}, weight {tuple(self.weight.shape)}"

@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from approxhub.errors import InputError
 from approxhub.multiplier import Multiplier
 from approxhub.nn.base import ApproxLayer
 from approxhub.nn.linear import Linear
@@ -179,15 +177,3 @@ class Projection(Linear):
     def out_features(self) -> int:  # type: ignore[override]
         """Outputs of the weight."""
         return self.weight.shape[0]
-
-
-def require_real(x: Any, layer: nn.Module) -> None:
-    """Refuse what is not a tensor of real numbers.
-
-    Raises
-    ------
-    InputError
-    """
-    if not isinstance(x, Tensor) or not x.is_floating_point():
-        what = x.dtype if isinstance(x, torch.Tensor) else type(x).__name__
-        raise InputError(f"{type(layer).__name__} takes real activations, got {what}")

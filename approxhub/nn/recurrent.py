@@ -16,10 +16,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from approxhub.errors import InputError
+from approxhub.errors import CalibrationError, InputError
 from approxhub.multiplier import Multiplier
-from approxhub.nn.base import ApproxLayer
-from approxhub.nn.composite import CompositeLayer, Projection, require_real
+from approxhub.nn.base import ApproxLayer, require_real
+from approxhub.nn.composite import CompositeLayer, Projection
 from approxhub.nn.recomputation import recomputing
 from approxhub.quantization import Datapath, OperandMapping
 
@@ -64,7 +64,10 @@ class StateProjection(Projection):
         finally:
             self._seen = None
         if seen:
-            self.input_quantizer.observe(torch.cat(seen))
+            try:
+                self.input_quantizer.observe(torch.cat(seen))
+            except CalibrationError as error:
+                raise self._located(error) from None
 
     def _observe(self, x: Tensor, *args: Any) -> None:
         if self._seen is None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import logging
+import pickle
 from collections import UserDict
 
 import pytest
@@ -10,7 +12,7 @@ import torch
 from torch import nn
 
 import approxhub as ah
-from approxhub.errors import CalibrationError, ConversionError, NotFoundError
+from approxhub.errors import CalibrationError, ConversionError, InputError, NotFoundError
 from approxhub.nn import ApproxLayer
 
 
@@ -162,13 +164,53 @@ def test_failure_leaves_everything_as_it_was(
         assert _ranges(model)[0][1] == pytest.approx(0.9 * before[1] + 0.1 * x.max().item())
 
 
+def test_an_error_names_batch_and_layer(model, images, state):
+    """NaN in a batch is an error with the batch's index and the path of the layer it reached."""
+    before = state(model)
+    with pytest.raises(CalibrationError, match=r"^batches\[1\]: layer 'features\.0', Conv2d.*NaN"):
+        ah.calibrate(model, [images(), images() * float("nan")])
+    assert state(model) == before
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))])
+def test_a_pass_names_the_layer(copied):
+    """NaN in a pass is an error with the layer's path, which no state dict holds."""
+    net = nn.Sequential(nn.Sequential(nn.Linear(4, 4)), nn.LSTM(4, 3))
+    net = copied(ah.approximate(net, ah.exact(8)))
+    assert not any("path" in key for key in net.state_dict())
+    net(torch.randn(2, 3, 4))
+    x = torch.full((2, 3, 4), float("nan"))
+    for mode in (True, False):
+        with pytest.raises(CalibrationError, match=r"layer '0\.0', Linear, weight \(4, 4\): NaN"):
+            net.train(mode)(x)
+        with pytest.raises(CalibrationError, match=r"layer '1\.\w+', .*: NaN"):
+            net[1](x)
+
+
+def test_layers_made_by_hand_are_named_too():
+    """A model that was not converted learns its layers' names when it is calibrated."""
+    net = nn.Sequential(nn.ReLU(), ah.nn.Linear(4, 2, multiplier=ah.exact(8)))
+    with pytest.raises(CalibrationError, match="layer '1', Linear"):
+        ah.calibrate(net, [torch.full((1, 4), float("nan"))])
+
+
+@pytest.mark.parametrize("pack", [lambda x: x, lambda x: (x, 0)])
+def test_numpy_batches(model, images, pack):
+    """Arrays of numpy are refused with what makes tensors of them, in a batch or as batches."""
+    array = images().numpy()
+    with pytest.raises(InputError, match=r"torch\.from_numpy"):
+        ah.calibrate(model, [pack(array)])
+    with pytest.raises(InputError, match="iterable of batches"):
+        ah.calibrate(model, array)
+
+
 def test_nan_in_the_weights(model, images, state):
     """A weight that is not finite is an error that leaves the model as it was."""
     ah.calibrate(model, [images()])
     with torch.no_grad():
         model.head.weight[0, 0] = float("inf")
     before = state(model)
-    with pytest.raises(CalibrationError, match="weights"):
+    with pytest.raises(CalibrationError, match=r"layer 'head', Linear.*weights"):
         ah.calibrate(model, [images() * 3])
     assert state(model) == before
 

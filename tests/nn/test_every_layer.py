@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 import approxhub as ah
+from approxhub.errors import InputError
 
 TABLE = np.random.default_rng(11).integers(-20000, 20000, (256, 256))
 TABLE[0, 0] = 64
@@ -160,3 +161,10 @@ def test_evaluation_moves_nothing(kind):
         x = [(10 * t).requires_grad_() for t in kind.inputs()]
         sum(t.sum() for t in _outputs(layer(*x))).backward()
     assert state() == before
+
+
+def test_numpy_is_refused(kind: Kind) -> None:
+    """An array of numpy is refused with what makes a tensor of it."""
+    arrays = [x.numpy() for x in kind.inputs()]
+    with pytest.raises(InputError, match=r"torch\.from_numpy"):
+        kind.make()(*arrays)
