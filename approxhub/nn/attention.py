@@ -233,6 +233,8 @@ class ScaledDotProductAttention(CompositeLayer):
         InputError
             If a mask is given and `is_causal` too, or the shapes do not fit.
         """
+        for operand in (query, key, value):
+            require_real(operand, self)
         if is_causal:
             if attn_mask is not None:
                 raise InputError("scaled dot-product attention: a mask or is_causal, not both")
