@@ -43,9 +43,18 @@ def test_each_way_is_timed(kernels: Path, suite: object, tmp_path: Path) -> None
     assert len(table.rows) == len(rows)
 
 
+def _small() -> torch.nn.Module:
+    """A network that takes seconds by emulation; a real one takes minutes."""
+    return torch.nn.Sequential(
+        torch.nn.Conv2d(3, 8, 3, padding=1), torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1),
+        torch.nn.Flatten(), torch.nn.Linear(8, 10),
+    )  # fmt: skip
+
+
 @pytest.mark.slow
-def test_networks_are_timed(kernels: Path, tmp_path: Path) -> None:
+def test_networks_are_timed(kernels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Inference is compared with the reference and timed, and a training step with an exact one."""
+    monkeypatch.setattr("approxhub.bench.cards._NETWORKS", {"small": (_small, 8, 2)})
     with Context(SETTINGS, tmp_path) as context:
         steps = network(context, emulated_card(kernels))
         rows = [row for step in steps for row in step.run()]

@@ -20,8 +20,9 @@ class TestEmulated(BackendConformance):
     way: ClassVar[str | None] = None
     built: ClassVar[Path]
 
-    # Millions of products in one sum take a minute here; the class below has them.
+    # Millions of products, in one sum or in many, take minutes here; the class below has them.
     test_sums_beyond_float64 = None
+    test_sums_at_the_bounds_of_int32 = None
 
     @pytest.fixture(autouse=True)
     def _built(self, kernels: Path) -> None:
@@ -37,6 +38,7 @@ class TestEmulatedCached(TestEmulated):
 
     way = "cached"
     test_sums_beyond_float64 = BackendConformance.test_sums_beyond_float64
+    test_sums_at_the_bounds_of_int32 = BackendConformance.test_sums_at_the_bounds_of_int32
 
 
 class TestEmulatedFactored(TestEmulated):

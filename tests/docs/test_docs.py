@@ -136,11 +136,16 @@ def test_command_lines_run(page: Path) -> None:
 @pytest.mark.filterwarnings("ignore")  # torch.compile warns about torch's own code
 @pytest.mark.parametrize("page", [p for p in PAGES if _blocks(p, "py")], ids=_name)
 def test_long_python_examples_run(page: Path) -> None:
-    """Blocks marked ``py`` take long, and run here; those for several processes are compiled."""
+    """Blocks marked ``py`` take long, and run here.
+
+    Those for several processes, and those that begin with a model of another tool, are compiled:
+    `tests/machinery` and `tests/interop` do what they say.
+    """
     namespace: dict[str, object] = {"__name__": "__main__"}
-    for text in _blocks(page, "python", "py"):
+    foreign = "approxhub[interop]" in page.read_text(encoding="utf-8")
+    for text in _blocks(page, "py") if foreign else _blocks(page, "python", "py"):
         code = compile(text, _name(page), "exec")
-        if "distributed" not in text:
+        if not foreign and "distributed" not in text:
             exec(code, namespace)
 
 

@@ -25,7 +25,7 @@ def _forgetful() -> Iterator[None]:
 @pytest.mark.parametrize("backend", ["eager", "inductor"])
 @pytest.mark.parametrize("training", [False, True])
 def test_whole_layers(kind, odd, first, training, backend):
-    """Outputs, gradients and state of a layer compiled as one graph are those of the layer."""
+    """Outputs and state of a layer compiled as one graph are those of the layer, gradients too."""
     if backend == "inductor":
         if not (shutil.which("c++") or shutil.which("g++")):
             pytest.skip("no C++ compiler")
@@ -44,6 +44,9 @@ def test_whole_layers(kind, odd, first, training, backend):
             y.square().sum().backward()
             want.square().sum().backward()
             for p, q in zip([*layer.parameters(), *x], [*eager.parameters(), *other], strict=True):
-                assert torch.equal(p.grad, q.grad)
+                if backend == "eager":
+                    assert torch.equal(p.grad, q.grad)
+                else:  # it adds floats up in an order of its own
+                    torch.testing.assert_close(p.grad, q.grad)
     state, wanted = layer.state_dict(), eager.state_dict()
     assert all(torch.equal(state[name], wanted[name]) for name in wanted)
