@@ -33,6 +33,7 @@ _HOMES = {
     "calibrate": "approxhub.model",
     "capture_statistics": "approxhub.model",
     "compensate": "approxhub.model",
+    "eager_checks": "approxhub.reading",
     "fold_batch_norm": "approxhub.model",
     "mode": "approxhub.model",
     "reestimate_batch_norm": "approxhub.model",
@@ -101,6 +102,7 @@ if TYPE_CHECKING:
     from approxhub.multiplier import exact as exact
     from approxhub.operands import OperandFormat as OperandFormat
     from approxhub.plugins import hookimpl as hookimpl
+    from approxhub.reading import eager_checks as eager_checks
     from approxhub.registry import load as load
 
 

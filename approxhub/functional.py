@@ -30,6 +30,7 @@ from approxhub.ops import (
     multiplier_of,
     register,
 )
+from approxhub.reading import on_host
 
 __all__ = [
     "bmm",
@@ -108,7 +109,7 @@ def matmul(a: Tensor, b: Tensor, multiplier: Multiplier | str) -> Tensor:
         raise InputError(
             f"matmul takes (..., M, K) x (K, N), got {tuple(a.shape)} x {tuple(b.shape)}"
         )
-    out: Tensor = lut_gemm(a2, b2, register(m), accumulator_dtype(m, b2.shape[0]))
+    out: Tensor = lut_gemm(a2, b2, register(m), accumulator_dtype(m, b2.shape[0]), True)
     if right:
         out = out.squeeze(-1)
     return out.squeeze(-1 if right else -2) if left else out
@@ -196,7 +197,7 @@ def batched_codes(a: Tensor, b: Tensor, handle: str, dtype: torch.dtype) -> Tens
     image = a.transpose(1, 2).reshape(1, pairs * k, rows)
     kernels = b.transpose(1, 2).reshape(pairs * columns, k, 1)
     nothing = torch.zeros((), dtype=torch.int64, device=a.device)
-    sums: Tensor = lut_conv(image, kernels, nothing, handle, [1], [0, 0], [1], pairs, dtype)
+    sums: Tensor = lut_conv(image, kernels, nothing, handle, [1], [0, 0], [1], pairs, dtype, True)
     return sums.reshape(pairs, columns, rows).transpose(1, 2)
 
 
@@ -555,10 +556,10 @@ def _conv(
     dilations = _per_dimension(name, "dilation", dilation, dims)
     pads = _pairs(name, padding, dims)
     _check_conv(name, dims, x, w, groups)
-    pad = torch.tensor(pad_value, device=x.device)
-    check_values(pad, m.a, "a (padding)")
+    check_values(torch.tensor(pad_value), m.a, "a (padding)")
+    pad = torch.full((), pad_value, device=x.device)  # filled there: nothing is copied
     handle, dtype = register(m), accumulator_dtype(m, w.shape[1:].numel())
-    sums: Tensor = lut_conv(x, w, pad, handle, strides, pads, dilations, groups, dtype)
+    sums: Tensor = lut_conv(x, w, pad, handle, strides, pads, dilations, groups, dtype, True)
     if pad_mode == "skip" and any(pads):
         sums = sums - padding_sums(
             tuple(x.shape[2:]), w, pad, handle, dtype, strides, pads, dilations
@@ -601,10 +602,20 @@ def padding_sums(
         beyond = (at < 0) | (at >= n)
         outside = (outside[:, None, :, None] | beyond[None, :, None, :]).flatten(2).flatten(0, 1)
     # A product of padding and weight for each weight, then their sums over channels.
-    products = lut_gemm(pad.reshape(1, 1), w.reshape(1, -1), handle, torch.int64)
+    products = lut_gemm(pad.reshape(1, 1), w.reshape(1, -1), handle, torch.int64, True)
     taps = products.reshape(*w.shape[:2], math.prod(kernel)).sum(1)
-    sums: Tensor = outside.to(torch.int64) @ taps.t()
+    sums = _integer_product(outside, taps.t())
     return sums.t().to(dtype).reshape(1, w.shape[0], *out)
+
+
+def _integer_product(a: Tensor, b: Tensor) -> Tensor:
+    """``a @ b`` in int64, for bools and int64: off the CPU torch has no such product."""
+    if on_host(a):
+        return a.to(torch.int64) @ b
+    # Sums of fewer than 2^27 halves of at most 26 and 38 bits, of which float64 has all bits.
+    left, low = a.to(torch.float64), b & ((1 << 26) - 1)
+    high = left @ (b >> 26).to(torch.float64)
+    return (high.to(torch.int64) << 26) + (left @ low.to(torch.float64)).to(torch.int64)
 
 
 def _conv_transpose(
@@ -698,11 +709,11 @@ def conv_transpose_codes(
         pads, steps = [], []
         for d, phase in enumerate(combination, 2):
             part = part.narrow(d, phase.skipped, part.shape[d] - phase.skipped)
-            taps = taps.index_select(d, torch.tensor(phase.taps, device=w.device))
+            taps = _turned(taps, d, phase.taps)
             pads += [phase.before, phase.behind]
             steps.append(phase.step)
         ones = [1] * len(steps)
-        sums = lut_conv(part, taps, pad, handle, ones, pads, steps, groups, dtype)
+        sums = lut_conv(part, taps, pad, handle, ones, pads, steps, groups, dtype, True)
         if any(pads) and adds:
             sums = sums - padding_sums(
                 tuple(part.shape[2:]), taps, pad, handle, dtype, ones, pads, steps
@@ -710,6 +721,13 @@ def conv_transpose_codes(
         where = (slice(None), slice(None), *(slice(p.first, None, p.stride) for p in combination))
         out[where] = sums[tuple(slice(0, n) for n in out[where].shape)]
     return out
+
+
+def _turned(w: Tensor, d: int, taps: list[int]) -> Tensor:
+    """Those taps of dimension `d`, which fall by equal steps, without a copy of their numbers."""
+    step = taps[0] - taps[1] if len(taps) > 1 else 1
+    rising = w[(slice(None),) * d + (slice(taps[-1], taps[0] + 1, step),)]
+    return rising.flip(d)
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ from approxhub.backends.routing import run_conv, run_gemm
 from approxhub.errors import InputError, MissingTableError, OperandRangeError
 from approxhub.multiplier import Multiplier
 from approxhub.operands import OperandFormat
+from approxhub.reading import capturing, on_host
 
 __all__ = [
     "accumulator_dtype",
@@ -109,6 +110,8 @@ def accumulator_dtype(multiplier: Multiplier, k: int) -> torch.dtype:
 def check_values(t: Tensor, f: OperandFormat, name: str) -> None:
     """Refuse a tensor that is not of integers inside an operand's range.
 
+    While a CUDA graph is captured nothing can be read, and the range is taken on trust.
+
     Raises
     ------
     InputError, OperandRangeError
@@ -121,7 +124,7 @@ def check_values(t: Tensor, f: OperandFormat, name: str) -> None:
             "convert it with .to(torch.int64)"
         )
     info = torch.iinfo(t.dtype)
-    if (info.min >= f.min and info.max <= f.max) or t.numel() == 0 or t.device.type == "meta":
+    if (info.min >= f.min and info.max <= f.max) or t.numel() == 0 or t.is_meta or capturing(t):
         return
     low, high = (int(v) for v in torch.aminmax(t))
     if low < f.min or high > f.max:
@@ -143,7 +146,9 @@ def _check_shapes(a: Tensor, b: Tensor, dtype: torch.dtype) -> None:
 
 
 @library.custom_op("approxhub::lut_gemm", mutates_args=())
-def lut_gemm(a: Tensor, b: Tensor, handle: str, dtype: torch.dtype) -> Tensor:
+def lut_gemm(
+    a: Tensor, b: Tensor, handle: str, dtype: torch.dtype, trusted: bool = False
+) -> Tensor:
     """Integer matrix product through a multiplier.
 
     Parameters
@@ -156,6 +161,9 @@ def lut_gemm(a: Tensor, b: Tensor, handle: str, dtype: torch.dtype) -> Tensor:
         What :func:`register` returned.
     dtype : torch.dtype
         ``torch.int32`` or ``torch.int64``; see :func:`accumulator_dtype`.
+    trusted : bool
+        Whether the values are known to be inside their operands' ranges. Otherwise they are looked
+        at, where their type does not tell, which waits for a device.
 
     Returns
     -------
@@ -173,7 +181,7 @@ def lut_gemm(a: Tensor, b: Tensor, handle: str, dtype: torch.dtype) -> Tensor:
     """
     _check_shapes(a, b, dtype)
     k, n = b.shape
-    multiplier = _checked("lut_gemm", a, b, handle, k, dtype)
+    multiplier = _checked("lut_gemm", a, b, handle, k, dtype, trusted)
     m = a.shape[:-1].numel()
     if m == 0 or n == 0 or k == 0:
         return a.new_zeros((*a.shape[:-1], n), dtype=dtype)
@@ -181,12 +189,13 @@ def lut_gemm(a: Tensor, b: Tensor, handle: str, dtype: torch.dtype) -> Tensor:
 
 
 def _checked(
-    name: str, a: Tensor, b: Tensor, handle: str, k: int, dtype: torch.dtype
+    name: str, a: Tensor, b: Tensor, handle: str, k: int, dtype: torch.dtype, trusted: bool
 ) -> Multiplier:
     """The multiplier of a handle, if it can do this."""
     multiplier = multiplier_of(handle)
-    check_values(a, multiplier.a, "a")
-    check_values(b, multiplier.b, "b")
+    if not trusted:
+        check_values(a, multiplier.a, "a")
+        check_values(b, multiplier.b, "b")
     if dtype == torch.int32 and accumulator_dtype(multiplier, k) != torch.int32:
         raise InputError(
             f"{name}: {k} products of up to {multiplier.max_abs} do not fit int32; "
@@ -196,7 +205,7 @@ def _checked(
 
 
 @lut_gemm.register_fake
-def _(a: Tensor, b: Tensor, handle: str, dtype: torch.dtype) -> Tensor:
+def _(a: Tensor, b: Tensor, handle: str, dtype: torch.dtype, trusted: bool = False) -> Tensor:
     _check_shapes(a, b, dtype)
     return a.new_empty((*a.shape[:-1], b.shape[1]), dtype=dtype)
 
@@ -262,6 +271,7 @@ def lut_conv(
     dilation: Sequence[int],
     groups: int,
     dtype: torch.dtype,
+    trusted: bool = False,
 ) -> Tensor:
     """Integer convolution through a multiplier, over one to three dimensions.
 
@@ -273,7 +283,7 @@ def lut_conv(
         Values of the weight operand, on the same device.
     pad : Tensor of one integer
         The value that padding has; its products count like any others. A tensor, for it is
-        often the zero point of a quantiser.
+        often the zero point of a quantiser; on a device it is never read from there.
     handle : str
         What :func:`register` returned.
     stride, dilation : sequence of int
@@ -284,6 +294,8 @@ def lut_conv(
         Groups of channels.
     dtype : torch.dtype
         ``torch.int32`` or ``torch.int64``; see :func:`accumulator_dtype`.
+    trusted : bool
+        As in :func:`lut_gemm`; of the padding, too.
 
     Returns
     -------
@@ -298,13 +310,18 @@ def lut_conv(
     shape = conv_shape(x, w, c, dtype)
     if pad.numel() != 1:
         raise InputError(f"lut_conv: the padding has one value, got {tuple(pad.shape)}")
-    multiplier = _checked("lut_conv", x, w, handle, w.shape[1:].numel(), dtype)
-    check_values(pad, multiplier.a, "a (padding)")
+    multiplier = _checked("lut_conv", x, w, handle, w.shape[1:].numel(), dtype, trusted)
+    if not trusted:
+        check_values(pad, multiplier.a, "a (padding)")
     if 0 in shape or w.shape[1] == 0:
         return x.new_zeros(shape, dtype=dtype)
-    c = replace(c, pad_value=int(pad))
+    unread = None
+    if on_host(pad) or not any(padding):
+        c = replace(c, pad_value=int(pad) if any(padding) else 0)
+    else:
+        unread = pad
     request = ConvRequest(multiplier, tuple(x.shape), tuple(w.shape), c, x.device, dtype)
-    return run_conv(request, x, w)
+    return run_conv(request, x, w, unread)
 
 
 @lut_conv.register_fake
@@ -318,6 +335,7 @@ def _(
     dilation: Sequence[int],
     groups: int,
     dtype: torch.dtype,
+    trusted: bool = False,
 ) -> Tensor:
     c = _convolution(stride, padding, dilation, groups)
     return x.new_empty(conv_shape(x, w, c, dtype), dtype=dtype)

@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 from approxhub.backends.explanation import Explanation
-from approxhub.backends.protocol import Backend, Convolution, ConvRequest, GemmRequest
+from approxhub.backends.protocol import (
+    Backend,
+    Convolution,
+    ConvRequest,
+    GemmRequest,
+    GradientTables,
+    RealNumbers,
+)
 from approxhub.backends.reference import ReferenceBackend
 from approxhub.backends.routing import available_backends, choose, clear_prepared, use_backend
 
@@ -13,6 +20,8 @@ __all__ = [
     "Convolution",
     "Explanation",
     "GemmRequest",
+    "GradientTables",
+    "RealNumbers",
     "ReferenceBackend",
     "available_backends",
     "choose",

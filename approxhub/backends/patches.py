@@ -77,7 +77,11 @@ def padded(x: Tensor, c: Convolution) -> Tensor:
     if not any(any(p) for p in c.padding):
         return x.contiguous()
     size = [n + sum(p) for n, p in zip(x.shape[2:], c.padding, strict=True)]
-    out = x.new_full((*x.shape[:2], *size), c.pad_value)
+    shape = (*x.shape[:2], *size)
+    if c.pad is None:
+        out = x.new_full(shape, c.pad_value)
+    else:
+        out = c.pad.to(x.dtype).reshape([1] * len(shape)).expand(shape).contiguous()
     inside = out
     for d, (p, n) in enumerate(zip(c.padding, x.shape[2:], strict=True), 2):
         inside = inside.narrow(d, p[0], n)

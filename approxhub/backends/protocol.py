@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -11,7 +12,14 @@ from torch import Tensor
 
 from approxhub.multiplier import Multiplier
 
-__all__ = ["Backend", "ConvRequest", "Convolution", "GemmRequest"]
+__all__ = [
+    "Backend",
+    "ConvRequest",
+    "Convolution",
+    "GemmRequest",
+    "GradientTables",
+    "RealNumbers",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +61,9 @@ class Convolution:
         Groups of channels.
     pad_value : int
         Value of the activation operand that the padding has; its products count.
+    pad : Tensor of one integer, optional
+        That value where only the device knows it; then `pad_value` says nothing. Only a backend
+        with ``reads_pad = True`` is given one.
     """
 
     stride: tuple[int, ...]
@@ -60,6 +71,7 @@ class Convolution:
     dilation: tuple[int, ...]
     groups: int = 1
     pad_value: int = 0
+    pad: Tensor | None = field(default=None, compare=False, repr=False)
 
     def output_size(self, size: tuple[int, ...], kernel: tuple[int, ...]) -> tuple[int, ...]:
         """Size of the result; below 1 where the kernel spans more than the padded image."""
@@ -129,9 +141,13 @@ class Backend(Protocol):
 
     A backend may also have ``conv(x, w, prepared, dtype, convolution) -> Tensor``. Then
     `supports` and `cost` are asked about :class:`ConvRequest` too. Without it, or where it does
-    not support one, the core cuts patches and calls `gemm` for each group. And it may have
-    ``explain(request, prepared) -> str``, which says how it would do a request, and why. With
-    ``ways() -> dict[str, Backend]`` it gives itself bound to one of its ways, for benchmarks.
+    not support one, the core cuts patches and calls `gemm` for each group. With
+    ``reads_pad = True`` it says that `conv` takes the padding's value from the device, as
+    :attr:`Convolution.pad`; otherwise the image is padded before, where only the device knows it.
+
+    It may have ``explain(request, prepared) -> str``, which says how it would do a request, and
+    why. With ``ways() -> dict[str, Backend]`` it gives itself bound to one of its ways, for
+    benchmarks. And it may be :class:`RealNumbers`, and quantise and dequantise in one pass.
     """
 
     def unavailable_reason(self) -> str | None:
@@ -153,3 +169,88 @@ class Backend(Protocol):
 
     def gemm(self, a: Tensor, b: Tensor, prepared: Any, dtype: torch.dtype) -> Tensor:
         """Sum of products: ``(..., M, K) x (K, N) -> (..., M, N)`` of `dtype`."""
+
+
+@runtime_checkable
+class RealNumbers(Protocol):
+    """What a backend may do besides: the way into the integers and out of them.
+
+    All tensors are dense and in the same order, seen as ``(outer, channels, inner)`` by `shape`;
+    what there is one of for each channel has `channels` elements. Results are written into tensors
+    that the core has made. The core asks: the bits that the definitions in torch have, one rounding
+    an operation; and nothing waits for the device.
+    """
+
+    def quantize(
+        self,
+        x: Tensor,
+        shape: tuple[int, int, int],
+        scale: Tensor,
+        zero: Tensor,
+        limits: tuple[int, int],
+        codes: Tensor,
+        real: Tensor | None,
+        inside: Tensor | None,
+    ) -> bool | Tensor:
+        """``codes = clamp(round_half_even(x / scale) + zero)``; whether all of `x` was finite.
+
+        `x`, `scale` and `real` are float32, `zero` int32, `codes` int8, uint8, int16 or int32,
+        `inside` bool. Where wanted, ``real = (codes - zero) * scale``, and `inside` is whether a
+        number was not clamped. On a device the answer stays there, as a tensor of one bool; where
+        it is false, codes are any that are within the limits.
+        """
+
+    def dequantize(
+        self,
+        acc: Tensor,
+        shape: tuple[int, int, int],
+        term: Tensor,
+        zero: Tensor | None,
+        sums: Tensor | None,
+        groups: int,
+        scale: Tensor,
+        bias: Tensor | None,
+        out: Tensor,
+    ) -> None:
+        """``out = float(acc + term - zero * sums) * scale + bias``.
+
+        `acc` is int32 or int64; `term`, `zero` and `sums` are int64; `sums` has `groups` in place
+        of `channels`, and needs `zero`. The others are float32.
+        """
+
+
+@runtime_checkable
+class GradientTables(Protocol):
+    """What a backend may do besides: the parts of a gradient table's sums that are not products.
+
+    Tensors are dense as those of :class:`RealNumbers`. `x` has numbers on the grid of a quantiser;
+    ``p = (round(x / scale) + zero) & mask`` are the bits of their codes. `table` has up to four
+    rows of ``mask + 1`` entries. The core asks: the bits of torch, one rounding an operation; and
+    nothing waits for the device.
+    """
+
+    def recode(
+        self,
+        x: Tensor,
+        shape: tuple[int, int, int],
+        scale: Tensor,
+        zero: Tensor,
+        mask: int,
+        table: Tensor,
+        whole: bool,
+        out: Tensor,
+    ) -> None:
+        """``out[t] = scale * table[t, p]``; with `whole`, `x` is added to ``out[0]``."""
+
+    def combine(
+        self,
+        total: Tensor,
+        x: Tensor,
+        shape: tuple[int, int, int],
+        scale: Tensor,
+        zero: Tensor,
+        mask: int,
+        table: Tensor,
+        products: Sequence[Tensor],
+    ) -> None:
+        """``total += table[t, p] * products[t]`` for each `t`, in order."""

@@ -1,7 +1,9 @@
-"""Quantising and dequantising in the native engine, bit for bit as their definitions in torch.
+"""Quantising and dequantising in one pass, bit for bit as their definitions in torch.
 
-Both give None where the engine cannot do it (no engine, another device, numbers that might not fit
-32 bits, a traced program, a forced backend): the caller then does it in torch.
+On a CPU the native engine does it, elsewhere the first backend that can, as
+:class:`approxhub.backends.RealNumbers`. Both functions give None where there is none, or it cannot
+(numbers that might not fit 32 bits, a traced program, a forced backend): the caller then does it in
+torch.
 """
 
 from __future__ import annotations
@@ -11,24 +13,67 @@ from torch import Tensor
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from approxhub.backends.native import NativeLibrary, chosen_isa, load_library
-from approxhub.backends.routing import forced_backend
+from approxhub.backends.protocol import GradientTables, RealNumbers
+from approxhub.backends.routing import forced_backend, real_numbers
 from approxhub.errors import BackendUnavailableError
 
-__all__ = ["dequantize", "quantize"]
+__all__ = ["TERMS", "dequantize", "laid", "quantize", "recoder"]
+
+TERMS = 4  # that :class:`approxhub.backends.GradientTables` takes at a time
 
 _SERIAL = 1 << 15  # numbers below which a second thread costs more than it brings
 _INT32_MAX = 2**31 - 1
+# Types of codes, elsewhere and in the native engine.
+_CODES = ((torch.int8, torch.uint8, torch.int16, torch.int32), (torch.int8, torch.uint8))
 
 
-def _engine(t: Tensor) -> tuple[NativeLibrary, int] | None:
+class _Native:
+    """The native engine, for what fits 32 bits."""
+
+    __slots__ = ("_isa", "_library")
+
+    def __init__(self, library: NativeLibrary, isa: int) -> None:
+        self._library, self._isa = library, isa
+
+    def quantize(
+        self, x: Tensor, shape: tuple[int, int, int], scale: Tensor, zero: Tensor,
+        limits: tuple[int, int], codes: Tensor, real: Tensor | None, inside: Tensor | None,
+    ) -> bool:  # fmt: skip
+        """As :meth:`RealNumbers.quantize`."""
+        return self._library.quantize(
+            self._isa, x, shape, scale, zero.to(torch.float32), limits, codes, real, inside,
+            _threads(x.numel()),
+        )  # fmt: skip
+
+    def dequantize(
+        self, acc: Tensor, shape: tuple[int, int, int], term: Tensor, zero: Tensor | None,
+        sums: Tensor | None, groups: int, scale: Tensor, bias: Tensor | None, out: Tensor,
+    ) -> None:  # fmt: skip
+        """As :meth:`RealNumbers.dequantize`, of 32 bits."""
+        channels = shape[1]
+        zeros = torch.zeros(channels, dtype=torch.int32, device="cpu")
+        if zero is not None:
+            zeros += zero
+        # Adding -0.0 changes nothing, not even the sign of a zero.
+        shift = torch.full((channels,), -0.0, dtype=torch.float32, device="cpu")
+        if bias is not None:
+            shift = bias
+        self._library.dequantize(
+            self._isa, acc, shape, term.to(torch.int32), zeros,
+            None if sums is None else sums.to(torch.int32), groups, scale, shift, out,
+            _threads(acc.numel()),
+        )  # fmt: skip
+
+
+def _engine(t: Tensor) -> RealNumbers | None:
     # First of all: what the rest of it asks, a compiler need not be able to follow.
-    if torch.compiler.is_compiling() or t.device.type != "cpu":
+    if torch.compiler.is_compiling() or t.is_meta or _observed(t):
         return None
-    if forced_backend() not in (None, "cpu") or _observed(t):
-        return None
+    if t.device.type != "cpu" or forced_backend() not in (None, "cpu"):
+        return real_numbers(t.device.type)
     try:
         library = load_library()
-        return library, library.isas[chosen_isa(library)]
+        return _Native(library, library.isas[chosen_isa(library)])
     except BackendUnavailableError:
         return None
 
@@ -55,7 +100,7 @@ def quantize(
     axis: int | None,
     dtype: torch.dtype,
     with_real: bool,
-) -> tuple[Tensor, Tensor | None, Tensor | None, bool] | None:
+) -> tuple[Tensor, Tensor | None, Tensor | None, bool | Tensor] | None:
     """Codes of real numbers, in one pass.
 
     Parameters
@@ -70,7 +115,7 @@ def quantize(
     axis : int or None
         Axis of the channels.
     dtype : torch.dtype
-        Of the codes; int8 and uint8 only.
+        Of the codes; on a CPU int8 and uint8 only.
     with_real : bool
         Whether the real values of the codes, and which were not clamped, are wanted too.
 
@@ -79,34 +124,41 @@ def quantize(
     codes : Tensor of `dtype`
     real : Tensor of float32 or None
     inside : Tensor of bool or None
-    finite : bool
-        Whether all of `x` was finite; the rest is worth nothing if not.
+    finite : bool or Tensor of one bool
+        Whether all of `x` was finite; the rest is worth nothing if not. From a device it comes as a
+        tensor, which nobody has waited for.
     """
-    found = _engine(x)
-    if found is None or x.dtype != torch.float32 or dtype not in (torch.int8, torch.uint8):
+    engine = _engine(x)
+    if engine is None or x.dtype != torch.float32 or dtype not in _CODES[type(engine) is _Native]:
         return None
     x = x.resolve_neg()
-    if axis is None:
-        if not _dense(x):
-            x = x.contiguous()
+    if axis is None and _dense(x):
         shape = (1, 1, x.numel())
     else:
         x = x.contiguous()
-        axis %= x.dim()
-        shape = (
-            x.shape[:axis].numel(),
-            x.shape[axis],
-            x.shape[axis + 1 :].numel(),
-        )
+        shape = laid(x, axis)
     codes = torch.empty_like(x, dtype=dtype)
     real = torch.empty_like(x) if with_real else None
     inside = torch.empty_like(x, dtype=torch.bool) if with_real else None
-    library, isa = found
-    finite = library.quantize(
-        isa, x, shape, scale.contiguous(), zero_point.to(torch.float32).contiguous(), limits,
-        codes, real, inside, _threads(x.numel()),
-    )  # fmt: skip
+    finite = engine.quantize(
+        x, shape, scale.contiguous(), zero_point.contiguous(), limits, codes, real, inside
+    )
     return codes, real, inside, finite
+
+
+def laid(x: Tensor, axis: int | None) -> tuple[int, int, int]:
+    """Numbers before, along and behind an axis of a contiguous tensor; one channel without."""
+    if axis is None:
+        return 1, 1, x.numel()
+    axis %= x.dim()
+    return x.shape[:axis].numel(), x.shape[axis], x.shape[axis + 1 :].numel()
+
+
+def recoder(x: Tensor) -> GradientTables | None:
+    """What sums up gradient tables for real numbers in few passes, where something does."""
+    # What is differentiated again has to stay in torch.
+    engine = None if torch.is_grad_enabled() or x.dtype != torch.float32 else _engine(x)
+    return engine if isinstance(engine, GradientTables) else None
 
 
 def _dense(x: Tensor) -> bool:
@@ -132,7 +184,7 @@ def dequantize(
 
     Parameters
     ----------
-    acc : Tensor of int32
+    acc : Tensor of int32; on a device also of int64
     bound : int
         No integer on the way is larger than this.
     term : Tensor of int64, (channels,)
@@ -150,31 +202,21 @@ def dequantize(
     Tensor of float32
         Of the shape of `acc`.
     """
-    found = _engine(acc)
-    if found is None or acc.dtype != torch.int32 or bound > _INT32_MAX:
+    engine = _engine(acc)
+    if engine is None or (
+        type(engine) is _Native and (acc.dtype != torch.int32 or bound > _INT32_MAX)
+    ):
         return None
     acc = acc.contiguous()
     channels, groups = acc.shape[channel_dim], 1
-    channel_dim %= acc.dim()
-    shape = (
-        acc.shape[:channel_dim].numel(),
-        channels,
-        acc.shape[channel_dim + 1 :].numel(),
-    )
+    shape = laid(acc, channel_dim)
     if sums is not None:
         groups = sums.shape[channel_dim]
-        sums = sums.to(torch.int32).contiguous()
-    zeros = torch.zeros(channels, dtype=torch.int32, device="cpu")
-    if zero is not None:
-        zeros += zero
-    # Adding -0.0 changes nothing, not even the sign of a zero.
-    shift = torch.full((channels,), -0.0, dtype=torch.float32, device="cpu")
-    if bias is not None:
-        shift = bias.to(torch.float32).contiguous()
-    out = torch.empty(acc.shape, dtype=torch.float32, device="cpu")
-    library, isa = found
-    library.dequantize(
-        isa, acc, shape, term.to(torch.int32).contiguous(), zeros, sums, groups,
-        scale.to(torch.float32).contiguous(), shift, out, _threads(acc.numel()),
+        sums = sums.contiguous()
+    out = torch.empty(acc.shape, dtype=torch.float32, device=acc.device)
+    engine.dequantize(
+        acc, shape, term.contiguous(), None if zero is None else zero.expand(channels).contiguous(),
+        sums, groups, scale.to(torch.float32).contiguous(),
+        None if bias is None else bias.to(torch.float32).contiguous(), out,
     )  # fmt: skip
     return out

@@ -9,13 +9,14 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from approxhub.backends.patches import convolve_patches
-from approxhub.backends.protocol import Backend, ConvRequest, GemmRequest
+from approxhub.backends.patches import convolve_patches, padded
+from approxhub.backends.protocol import Backend, ConvRequest, GemmRequest, RealNumbers
 from approxhub.errors import BackendUnavailableError, PluginError
 from approxhub.multiplier import Multiplier
 from approxhub.plugins import BackendInfo, PluginHost, host
@@ -29,6 +30,7 @@ __all__ = [
     "estimate",
     "forced_backend",
     "prepared_for",
+    "real_numbers",
     "run_conv",
     "run_gemm",
     "use_backend",
@@ -47,6 +49,7 @@ _loaded: dict[str, tuple[PluginHost, BackendInfo, Backend | None, str | None]] =
 _prepared: OrderedDict[tuple[str, str, str], tuple[Backend, Any]] = OrderedDict()
 # What was chosen for equal requests, and when: it holds until plug-ins or `_loaded` change.
 _choices: dict[tuple[Any, ...], tuple[tuple[PluginHost, int, int], str, Backend]] = {}
+_real: dict[tuple[str, str | None], tuple[tuple[PluginHost, int, int], RealNumbers | None]] = {}
 _changes = 0  # of `_loaded`
 
 
@@ -259,10 +262,20 @@ def run_gemm(request: GemmRequest, a: Tensor, b: Tensor) -> Tensor:
     return _checked(name, out, (*a.shape[:-1], request.n), request)
 
 
-def run_conv(request: ConvRequest, x: Tensor, w: Tensor) -> Tensor:
-    """Do a convolution on the backend chosen for it, and check what comes back."""
+def run_conv(request: ConvRequest, x: Tensor, w: Tensor, pad: Tensor | None = None) -> Tensor:
+    """Do a convolution on the backend chosen for it, and check what comes back.
+
+    `pad` is the padding's value where only the device knows it. A backend that takes it from there
+    is given it; for the others the image is padded before.
+    """
     name, backend = choose(request)
     c = request.convolution
+    if pad is not None:
+        c = replace(c, pad=pad)
+        if not (getattr(backend, "reads_pad", False) and _convolves(backend, request)):
+            x = padded(x, c)
+            c = replace(c, padding=((0, 0),) * len(c.padding), pad=None)
+            return run_conv(replace(request, x_shape=tuple(x.shape), convolution=c), x, w)
     with guarded(f"backend {name!r}", _WITHOUT):
         prepared = prepared_for(name, backend, request.multiplier, request.device)
         if _convolves(backend, request):
@@ -307,6 +320,28 @@ def prepared_for(name: str, backend: Backend, multiplier: Multiplier, device: to
         return made
 
 
+def real_numbers(device_type: str) -> RealNumbers | None:
+    """A backend that quantises on a type of device: the forced one, else the first that can.
+
+    None where there is none, or the forced one does not.
+    """
+    forced, plugins = forced_backend(), host()
+    now = (plugins, plugins.generation, _changes)  # before anything is asked
+    key = (device_type, forced)
+    known = _real.get(key)
+    if known is not None and known[0] == now:
+        return known[1]
+    found: RealNumbers | None = None
+    for info in host().all("approxhub_backends", BackendInfo):
+        if info.device_type == device_type and forced in (None, info.name):
+            backend: object = _load(info)[0]
+            if isinstance(backend, RealNumbers):
+                found = backend
+                break
+    _real[key] = (now, found)
+    return found
+
+
 def clear_prepared() -> None:
     """Free all prepared tables and forget which backends were loaded."""
     global _changes
@@ -314,4 +349,5 @@ def clear_prepared() -> None:
         _prepared.clear()
         _loaded.clear()
         _choices.clear()
+        _real.clear()
         _changes += 1

@@ -17,6 +17,7 @@ from approxhub.model.layers import name_layers, require_layers
 from approxhub.model.modes import mode
 from approxhub.quantization import MinMax
 from approxhub.quantization.ranks import all_reduce, in_a_group
+from approxhub.reading import eager_checks
 
 __all__ = ["calibrate", "require_batches", "run_batches", "synchronize_ranges"]
 
@@ -113,7 +114,7 @@ def calibrate(
             quantizer.synchronized = False  # one process may have more batches than another
         for layer in layers.values():
             layer._observing = True
-        with _agreement(together, device):
+        with _agreement(together, device), eager_checks():
             with mode(model, "float"):
                 seen = run_batches(model, batches, forward, least=0 if together else 1)
             for layer in layers.values():

@@ -18,8 +18,11 @@ from approxhub.multiplier import Multiplier, exact
 from approxhub.nn.gradients import (
     ApproximateProduct,
     Arithmetic,
+    ConvProduct,
+    ConvTransposeProduct,
     Gradient,
     Grid,
+    LinearProduct,
     Product,
     make_gradient,
     without_autocast,
@@ -44,6 +47,7 @@ __all__ = ["MODES", "ApproxLayer", "dequantize", "require_real"]
 MODES = ("float", "exact", "approximate", "noise")
 _STATE_SCHEMA = 2  # 1 had no datapath, which was the default one
 _QUANTIZERS = ("input_quantizer", "weight_quantizer")
+_OUTPUTS_FIRST = (LinearProduct, ConvProduct, ConvTransposeProduct)  # products with such weights
 
 _log = logging.getLogger("approxhub")
 
@@ -487,8 +491,19 @@ class ApproxLayer(nn.Module):
             # A real bias with a gradient is added where autograd sees it.
             later = not whole and (needs_grad or (bias is not None and bias.requires_grad))
             m = self.effective_multiplier
-            real_x, x_codes = self.input_quantizer.quantize(x, code_dtype(m.a), needs_grad)
-            real_w, w_codes = self.weight_quantizer.quantize(w, code_dtype(m.b), needs_grad)
+            real_x, x_codes, x_finite = self.input_quantizer.quantize_unread(
+                x, code_dtype(m.a), needs_grad
+            )
+            real_w, w_codes, w_finite = self.weight_quantizer.quantize_unread(
+                w, code_dtype(m.b), needs_grad
+            )
+            spoilt = _nan_unless(x_finite, w_finite)
+            if spoilt is not None and not whole:
+                # With a bias it costs no pass of its own.
+                if bias is not None:
+                    bias, spoilt = bias + spoilt, None
+                elif not later and isinstance(product, _OUTPUTS_FIRST):
+                    bias, spoilt = spoilt.expand(len(w)), None
             with torch.no_grad():
                 x_codes = self._operand(x_codes, self.input_quantizer)
                 w_codes = self._operand(w_codes, self.weight_quantizer)
@@ -507,6 +522,8 @@ class ApproxLayer(nn.Module):
                 )
             if self._mode == "noise":
                 y = self._with_noise(y, product.terms(w))
+            if spoilt is not None:
+                y = y + spoilt
         return y.to(out_dtype)
 
     def _operand(self, codes: Tensor, quantizer: Quantizer) -> Tensor:
@@ -663,6 +680,18 @@ class ApproxLayer(nn.Module):
             f"{inner}, multiplier={self._multiplier.id}, mapping={self._mapping}{path}, "
             f"{self._mode}"
         )
+
+
+def _nan_unless(*finite: Tensor | None) -> Tensor | None:
+    """What, added, makes NaN of a result unless all that nobody has looked at is true, or None.
+
+    Added otherwise, -0.0 changes nothing, not even the sign of a zero.
+    """
+    unread = [f for f in finite if f is not None]
+    if not unread:
+        return None
+    good = functools.reduce(torch.logical_and, unread)
+    return torch.full_like(good, torch.nan, dtype=torch.float32).masked_fill(good, -0.0)
 
 
 def _parsed(datapath: Datapath | str | None) -> Datapath:

@@ -11,11 +11,18 @@ from torch import Tensor, nn
 
 from approxhub.backends import real
 from approxhub.errors import CalibrationError, CheckpointError, MappingError
-from approxhub.quantization.calibrators import Calibrator, CodesAware, MinMax, extremes
+from approxhub.quantization.calibrators import (
+    Calibrator,
+    CodesAware,
+    MinMax,
+    MovingAverage,
+    extremes,
+)
 from approxhub.quantization.mapping import CodeRange
 from approxhub.quantization.names import make_calibrator
 from approxhub.quantization.ranks import Mergeable, all_reduce, in_a_group
 from approxhub.quantization.scales import scale_and_zero_point
+from approxhub.reading import eager_checks, may_read
 
 __all__ = ["Quantizer"]
 
@@ -23,12 +30,18 @@ _NOT_FINITE = "NaN or infinity reached a quantiser; no code stands for it"
 _NO_RANGE = "NaN or infinity in a tensor that a range is taken from; check inputs and weights"
 
 
-def _require(holds: Tensor, message: str) -> None:
-    """Refuse what does not hold; compiled code, which cannot branch on data, does so as it runs."""
-    if torch.compiler.is_compiling():
+def _require(holds: Tensor, message: str) -> Tensor | None:
+    """Refuse what does not hold; compiled code, which cannot branch on data, does so as it runs.
+
+    On a device nobody waits to find out: the answer is given back there.
+    """
+    if torch.compiler.is_compiling() and holds.device.type == "cpu":
         torch._assert_async(holds, message)
-    elif not (holds.is_meta or holds):
+    elif not may_read(holds):
+        return None if holds.is_meta else holds
+    elif not holds:
         raise CalibrationError(message)
+    return None
 
 
 class _FakeQuantize(torch.autograd.Function):
@@ -165,7 +178,9 @@ class Quantizer(nn.Module):
         Raises
         ------
         CalibrationError
-            If `x` holds NaN or infinity; the state is unchanged then.
+            If `x` holds NaN or infinity; the state is unchanged then. On a device, with the
+            calibrators ``'minmax'`` and ``'moving-average'``, such an `x` changes nothing and is
+            not reported, outside of :func:`approxhub.eager_checks`.
         """
         if x.is_meta or self.fixed:
             return
@@ -174,10 +189,30 @@ class Quantizer(nn.Module):
             x = self._extremes_of_all(x)
         if x.numel() == 0:
             return
+        if may_read(x):
+            self._observe_read(x)
+        elif type(self.calibrator) in (MinMax, MovingAverage):
+            self._observe_unread(x)
+        else:  # it may well read numbers itself
+            with eager_checks():
+                self._observe_read(x)
+
+    def _observe_read(self, x: Tensor) -> None:
         # NaN and infinity are in the extremes, if anywhere: one pass over `x`.
         _require(torch.isfinite(torch.stack(torch.aminmax(x))).all(), _NO_RANGE)
         self.calibrator.observe(x, self.axis)
         self.set_range(*self.calibrator.range())
+
+    def _observe_unread(self, x: Tensor) -> None:
+        """As :meth:`observe`, without a look at the numbers: what is not finite moves nothing."""
+        self.calibrator.observe(x, self.axis)
+        low, high = self.calibrator.range()
+        # NaN and infinity go through minima, maxima and averages.
+        finite = (torch.isfinite(low) & torch.isfinite(high)).all()
+        low = torch.where(finite, low, self.range_min)
+        high = torch.where(finite, high, self.range_max)
+        self.calibrator.resume(low, high)
+        self._take_range(low, high)
 
     def _extremes_of_all(self, x: Tensor) -> Tensor:
         """Smallest and largest value in any process, (2,) or with `axis` first; none is empty."""
@@ -256,6 +291,9 @@ class Quantizer(nn.Module):
             _require(fits, "a range must be finite, and not upside down")
         elif not fits:
             raise CalibrationError(f"not a range: {low.tolist()} to {high.tolist()}")
+        self._take_range(low, high)
+
+    def _take_range(self, low: Tensor, high: Tensor) -> None:
         self.range_min.copy_(low)
         self.range_max.copy_(high)
         self._derive()
@@ -474,7 +512,8 @@ class Quantizer(nn.Module):
         ------
         CalibrationError
             If the quantiser has no range yet, or `x` holds NaN or infinity. (In compiled code
-            the latter is a RuntimeError with the same words.)
+            the latter is a RuntimeError with the same words. On a device NaN stays NaN, outside of
+            :func:`approxhub.eager_checks`.)
         """
         return self._codes(x)[0]
 
@@ -485,14 +524,14 @@ class Quantizer(nn.Module):
                 "or a forward pass in training mode"
             )
 
-    def _codes(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Codes after and before clamping."""
+    def _codes(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Codes after and before clamping; and, unread, whether all numbers were finite."""
         self._require_range()
         x = x.to(torch.float32)
-        _require(torch.isfinite(x).all(), _NOT_FINITE)
+        finite = _require(torch.isfinite(x).all(), _NOT_FINITE)
         free = torch.round(x / self._along(self.scale, x.dim()))
         free = free + self._along(self.zero_point, x.dim())
-        return free.clamp(self.code_range.qmin, self.code_range.qmax), free
+        return free.clamp(self.code_range.qmin, self.code_range.qmax), free, finite
 
     def dequantize(self, codes: Tensor) -> Tensor:
         """Real values of codes: ``(q - z) * s``, float32."""
@@ -529,7 +568,8 @@ class Quantizer(nn.Module):
     ) -> tuple[Tensor | None, Tensor]:
         """As calling the quantiser, with codes of a given type, and real values only if wanted.
 
-        On a CPU the native engine does it in one pass, with the same bits.
+        On a CPU the native engine does it in one pass, with the same bits; on a device its backend.
+        There NaN is not looked for, outside of :func:`approxhub.eager_checks`.
 
         Parameters
         ----------
@@ -550,7 +590,23 @@ class Quantizer(nn.Module):
         CalibrationError
             If the quantiser has no range yet, or `x` holds NaN or infinity.
         """
+        return self.quantize_unread(x, dtype, with_real)[:2]
+
+    def quantize_unread(
+        self, x: Tensor, dtype: torch.dtype, with_real: bool
+    ) -> tuple[Tensor | None, Tensor, Tensor | None]:
+        """As :meth:`quantize`, and whether all of `x` was finite, where nobody has looked.
+
+        Returns
+        -------
+        real : Tensor of float32 or None
+        codes : Tensor of `dtype`
+        finite : Tensor of one bool, or None
+            On a device, which is not waited for: where it is false, codes are any. None where all
+            is known to be finite.
+        """
         self._require_range()
+        unread = None
         with torch.no_grad():
             limits = (self.code_range.qmin, self.code_range.qmax)
             done = real.quantize(
@@ -559,16 +615,18 @@ class Quantizer(nn.Module):
             )  # fmt: skip
             if done is not None:
                 codes, value, inside, finite = done
-                if not finite:
+                if isinstance(finite, Tensor):
+                    unread = _require(finite, _NOT_FINITE)
+                elif not finite:
                     raise CalibrationError(_NOT_FINITE)
             else:
-                found, free = self._codes(x)
+                found, free, unread = self._codes(x)
                 codes = found.to(dtype)
                 value = self.dequantize(found) if with_real else None
                 inside = found == free if with_real else None
         if value is not None and inside is not None and torch.is_grad_enabled():
             value = self._differentiable(x, value, codes, inside)
-        return value, codes
+        return value, codes, unread
 
     def _differentiable(self, x: Tensor, value: Tensor, codes: Tensor, inside: Tensor) -> Tensor:
         """Real values of codes, with their gradient where one is wanted."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import math
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -20,7 +20,14 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, library
 
-from approxhub.backends import Backend, Convolution, ConvRequest, GemmRequest, use_backend
+from approxhub.backends import (
+    Backend,
+    Convolution,
+    ConvRequest,
+    GemmRequest,
+    RealNumbers,
+    use_backend,
+)
 from approxhub.multiplier import Multiplier, exact
 from approxhub.operands import OperandFormat
 from approxhub.ops import accumulator_dtype, code_dtype, lut_conv, lut_gemm, register
@@ -43,6 +50,14 @@ CONV = (
 )
 CONV_RESULT = (
     "conv returns a new tensor (N, O, ...) of the dtype asked for, on the operands' device"
+)
+QUANTIZE = (
+    "quantize gives codes = clamp(round_half_even(x / scale) + zero), real = (codes - zero) * "
+    "scale and inside, one rounding an operation, and whether all of x was finite"
+)
+DEQUANTIZE = (
+    "dequantize gives float(acc + term - zero * sums) * scale + bias, integers exactly, then one "
+    "rounding an operation"
 )
 UNCHANGED = "gemm and conv leave their operands unchanged"
 NOTHING_KEPT = "nothing is kept of operands, and a result belongs to the caller"
@@ -923,6 +938,21 @@ class BackendConformance:
                 if answer:
                     self._checked_cost(request)
 
+    def test_padding_that_the_device_knows(self) -> None:
+        """Where it says so, conv takes the padding's value as a tensor, of int32 and of int64."""
+        if not getattr(self._backend(), "reads_pad", False):
+            pytest.skip("it has no reads_pad: the core pads images before")
+        shapes = (2, 8, 5, 6), (4, 4, 3, 2)
+        c = _convolution(2, padding=((1, 1), (0, 2)), groups=2)
+        for m in self._some_conv(*shapes, c, count=len(CASES)):
+            x, w = self._operands(m, *shapes)
+            if not self._convolves(self._conv_request(m, x, w, c)):
+                continue
+            for value, dtype in ((m.a.min, torch.int64), (m.a.max, torch.int32)):
+                pad = torch.tensor(value, dtype=dtype, device=self.device)
+                out = self._run_conv(m, x, w, replace(c, pad=pad), torch.int64)
+                self._compare_conv(m, x, w, replace(c, pad_value=value), out)
+
     @pytest.mark.parametrize("weight", ["plain", *IMAGE_LAYOUTS])
     @pytest.mark.parametrize("image", ["plain", *IMAGE_LAYOUTS])
     def test_layouts_of_images(self, image: str, weight: str) -> None:
@@ -1109,6 +1139,91 @@ class BackendConformance:
         for js, outs in zip(mine, found, strict=True):
             for (m, a, b), out in zip(js, outs, strict=True):
                 self._compare(m, a, b, out, clause)
+
+    # --- real numbers -------------------------------------------------------------------
+
+    @pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.int16, torch.int32], ids=str)
+    def test_quantising(self, dtype: torch.dtype) -> None:
+        """Where it quantises: codes, real values and what was inside have the bits of torch."""
+        backend = self._real_numbers()
+        limits = (-7, 100) if dtype.is_signed else (3, 250)
+        for shape in ((1, 1, 1), (1, 1, 9001), (3, 5, 1), (2, 3, 41), (7, 2, 260)):
+            generator = torch.Generator().manual_seed(shape[2])
+            x = torch.randn(shape, generator=generator) * 40
+            flat = x.view(-1)
+            flat[::5], flat[1::7], flat[2::9] = torch.round(flat[::5]) / 2, -0.0, 1e-42
+            scale = torch.rand(shape[1], generator=generator) + 0.25
+            scale[0] = 1  # so that halves between codes are among the numbers
+            zero = torch.randint(*limits, (shape[1],), generator=generator, dtype=torch.int32)
+            free = torch.round(x / scale[:, None]) + zero[:, None]
+            codes = free.clamp(*limits)
+            want = codes.to(dtype), (codes - zero[:, None]) * scale[:, None], codes == free
+            for bad in (None, torch.nan, torch.inf, -torch.inf):
+                if bad is not None:
+                    x[-1, -1, -1] = bad
+                for with_real in (False, True):
+                    got = [torch.empty(shape, dtype=t.dtype, device=self.device) for t in want]
+                    finite = backend.quantize(
+                        *(x.to(self.device), shape, scale.to(self.device), zero.to(self.device)),
+                        limits, got[0], *(got[1:] if with_real else (None, None)),
+                    )  # fmt: skip
+                    if bool(finite) != (bad is None):
+                        broken(QUANTIZE, f"said finite={bool(finite)} of numbers with {bad}")
+                    if bad is None:
+                        self._same_bits(QUANTIZE, got[: 1 + 2 * with_real], want, str(shape))
+
+    @pytest.mark.parametrize("dtype", [torch.int32, torch.int64], ids=str)
+    def test_dequantising(self, dtype: torch.dtype) -> None:
+        """Where it dequantises: real numbers have the bits of torch, with any correction."""
+        backend = self._real_numbers()
+        for shape, groups in (((9, 37, 1), 1), ((2, 6, 35), 2), ((1, 4, 300), 4), ((5, 3, 1), 1)):
+            generator = torch.Generator().manual_seed(shape[2])
+
+            def drawn(limit: int, *size: int, g: torch.Generator = generator) -> Tensor:
+                return torch.randint(-limit, limit, size, generator=g)
+
+            outer, channels, inner = shape
+            acc = drawn(2**24 if dtype == torch.int32 else 2**40, *shape).to(dtype)
+            acc.view(-1)[::5] = 0
+            term, zero = drawn(2**20, channels), drawn(200, channels)
+            sums = drawn(2**12, outer, groups, inner)
+            term[0] = zero[0] = 0
+            scale = torch.rand(channels, generator=generator)
+            scale[0] = -0.25  # no scale of a layer, but it gives a zero a sign
+            bias = torch.randn(channels, generator=generator)
+            for with_sums, with_bias in ((False, False), (True, True), (False, True)):
+                total = acc.to(torch.int64) + term[:, None]
+                if with_sums:
+                    each = sums.repeat_interleave(channels // groups, 1)
+                    total = total - zero[:, None] * each
+                want = total.to(torch.float32) * scale[:, None]
+                want = want + bias[:, None] if with_bias else want
+                out = torch.empty(shape, device=self.device)
+                there = [t.to(self.device) for t in (acc, term, zero, sums, scale, bias)]
+                backend.dequantize(
+                    there[0], shape, there[1], there[2], there[3] if with_sums else None, groups,
+                    there[4], there[5] if with_bias else None, out,
+                )  # fmt: skip
+                self._same_bits(DEQUANTIZE, [out], [want], f"{shape} with {groups} groups")
+
+    def _real_numbers(self) -> RealNumbers:
+        backend: object = self._backend()
+        if not isinstance(backend, RealNumbers):
+            pytest.skip("it has no quantize and dequantize: the core does both in torch")
+        return backend
+
+    @staticmethod
+    def _same_bits(clause: str, got: Sequence[Tensor], want: Sequence[Tensor], of: str) -> None:
+        for mine, right in zip(got, want, strict=False):
+            found = mine.cpu()
+            wrong = (found != right) | (found.signbit() != right.signbit())
+            if wrong.any():
+                at = tuple(int(v) for v in wrong.nonzero()[0])
+                broken(
+                    clause,
+                    f"for {of} {int(wrong.sum())} of {wrong.numel()} {found.dtype} are wrong; "
+                    f"{list(at)} is {found[at].item()}, not {right[at].item()}",
+                )
 
     # --- through the core ---------------------------------------------------------------
 

@@ -526,6 +526,70 @@ class FewerRows(Gather):
         return out
 
 
+class Real(Convolves):
+    """A right backend that also quantises, dequantises, and reads the padding off the device."""
+
+    reads_pad = True
+    codes = staticmethod(torch.round)
+
+    def pad(self, x, c):
+        return super().pad(x, c if c.pad is None else replace(c, pad_value=int(c.pad)))
+
+    def quantize(self, x, shape, scale, zero, limits, codes, real, inside):
+        free = self.codes(x / scale[:, None]) + zero[:, None]
+        clamped = free.clamp(*limits)
+        codes.copy_(clamped)
+        if real is not None:
+            real.copy_((clamped - zero[:, None]) * scale[:, None])
+            inside.copy_(clamped == free)
+        return torch.isfinite(x).all()
+
+    def dequantize(self, acc, shape, term, zero, sums, groups, scale, bias, out):
+        total = acc.long() + term[:, None]
+        if sums is not None:
+            total = total - zero[:, None] * sums.repeat_interleave(shape[1] // groups, 1)
+        out.copy_(self.scaled(total, scale[:, None], 0 if bias is None else bias[:, None]))
+
+    def scaled(self, total, scale, bias):
+        y = total.float() * scale
+        return y if isinstance(bias, int) else y + bias
+
+
+class IgnoresPad(Real):
+    """Takes the padding for 0 where it is a tensor."""
+
+    def pad(self, x, c):
+        return Convolves.pad(self, x, c)
+
+
+class RoundsUp(Real):
+    """Rounds halves up."""
+
+    codes = staticmethod(lambda x: torch.floor(x + 0.5))
+
+
+class NeverMindsNan(Real):
+    """Says that all is finite."""
+
+    def quantize(self, *arguments):
+        super().quantize(*arguments)
+        return True
+
+
+class Fuses(Real):
+    """Rounds a product and a sum once."""
+
+    def scaled(self, total, scale, bias):
+        return (total.float().double() * scale + bias).float()
+
+
+class LosesSigns(Real):
+    """Adds a bias of 0.0 where there is none, which makes a zero of -0.0."""
+
+    def scaled(self, total, scale, bias):
+        return total.float() * scale + bias
+
+
 def kit(backend: type) -> BackendConformance:
     """The kit for one backend."""
     return type("Kit", (BackendConformance,), {"make_backend": lambda self: backend()})()
@@ -600,6 +664,11 @@ CATCHES: dict[type, tuple[Check, str]] = {
     ConvCostsNothing: (lambda k: k.test_convolutions_answer(), "returned 0.0"),
     MaybeConvolves: (lambda k: k.test_convolutions_answer(), "for a ConvRequest too.*returned 1"),
     FewerRows: (lambda k: k.test_convolutions("1x1, stride"), "are wrong"),
+    IgnoresPad: (lambda k: k.test_padding_that_the_device_knows(), "padding"),
+    RoundsUp: (lambda k: k.test_quantising(torch.int8), "round_half_even.*are wrong"),
+    NeverMindsNan: (lambda k: k.test_quantising(torch.uint8), "said finite=True .* nan"),
+    Fuses: (lambda k: k.test_dequantising(torch.int32), "one rounding.*are wrong"),
+    LosesSigns: (lambda k: k.test_dequantising(torch.int64), "is 0.0, not -0.0"),
     Mute: (lambda k: k.test_it_says_why_it_is_unavailable(), "returned ''"),
 }
 
@@ -619,7 +688,8 @@ def test_a_fault_is_caught(fault: type) -> None:
 @pytest.mark.parametrize("fault", CATCHES, ids=lambda f: f.__name__)
 def test_the_same_check_passes_a_right_backend(fault: type) -> None:
     """What catches a fault does not catch a right backend."""
-    CATCHES[fault][0](kit(Convolves if issubclass(fault, Convolves) else Gather))
+    rights = (right for right in (Real, Convolves) if issubclass(fault, right))
+    CATCHES[fault][0](kit(next(rights, Gather)))
 
 
 def test_a_wrong_order_of_costs_is_caught() -> None:

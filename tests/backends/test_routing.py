@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 import torch
@@ -551,6 +552,39 @@ def test_convolutions_have_the_layout_that_was_promised(offer):
     out, want = convolve()
     assert out.is_contiguous()
     assert torch.equal(out, want)
+
+
+class Reads(Convolves):
+    """Takes the padding's value from the device."""
+
+    reads_pad = True
+
+    def conv(self, x, w, prepared, dtype, convolution):
+        self.asked = convolution
+        c = replace(convolution, pad_value=int(convolution.pad))
+        return super().conv(x, w, prepared, dtype, c)
+
+
+class IsGivenNone(Convolves):
+    """Sees no padding, for the image has it already."""
+
+    def conv(self, x, w, prepared, dtype, convolution):
+        assert convolution.pad is None
+        assert convolution.padding == ((0, 0), (0, 0))
+        return super().conv(x, w, prepared, dtype, convolution)
+
+
+@pytest.mark.parametrize("kind", [Cheap, IsGivenNone, Reads])
+def test_a_value_of_padding_on_a_device_is_not_read(kind, offer, monkeypatch):
+    """A backend that takes it from there is given it; the others get an image that is padded."""
+    backend = kind()
+    offer("one", BackendInfo("mine", "cpu", lambda: backend))
+    monkeypatch.setattr("approxhub.ops.on_host", lambda t: False)
+    out, want = convolve()
+    assert torch.equal(out, want)
+    if kind is Reads:
+        assert backend.asked.pad.item() == 3
+        assert backend.asked.padding == ((1, 0), (0, 1))
 
 
 # --- what is kept -------------------------------------------------------------------------

@@ -101,7 +101,7 @@ class ApproximateBackward:
             codes, scale = self._quantized(scaled, m_x.a)
             sums = grad_input_codes(product, codes, _narrow(w_grid.codes(w), m.b), x, m_x)
             zeros = w_grid.along(w_grid.zero_point, w.dim()).expand_as(w)
-            if zeros.any():
+            if w_grid.carries_zero():
                 shift = product.grad_input(codes.double(), zeros.double(), x.double())
                 sums = sums - shift.round().to(torch.int64)
             of_x = sums.to(torch.float32) * scale
@@ -111,7 +111,7 @@ class ApproximateBackward:
             codes, scale = self._quantized(grad, m_w.b)
             zero = x_grid.zero_point
             sums = grad_weight_codes(product, codes, _narrow(x_grid.codes(x), m.a), w, zero, m_w)
-            if zero.any():
+            if x_grid.carries_zero():
                 zeros = zero.double()
                 shift = product.grad_weight(
                     codes.double(), zeros.expand_as(x), w.double(), pad=zeros
@@ -237,7 +237,7 @@ def _unknown(product: Product) -> InputError:
 
 
 def _gemm(a: Tensor, b: Tensor, m: Multiplier) -> Tensor:
-    sums: Tensor = lut_gemm(a, b, register(m), accumulator_dtype(m, b.shape[0]))
+    sums: Tensor = lut_gemm(a, b, register(m), accumulator_dtype(m, b.shape[0]), True)
     return sums.to(torch.int64)
 
 
@@ -324,8 +324,9 @@ def _(product: ConvTransposeProduct, grad: Tensor, w: Tensor, x: Tensor, m: Mult
     sides = [p for p in product.padding for _ in range(2)]
     pad = torch.zeros((), dtype=torch.int64, device=grad.device)
     sums: Tensor = lut_conv(
-        grad, weight, pad, handle, product.stride, sides, product.dilation, product.groups, dtype
-    )
+        grad, weight, pad, handle, product.stride, sides, product.dilation, product.groups, dtype,
+        True,
+    )  # fmt: skip
     sums = sums - padding_sums(
         tuple(grad.shape[2:]), weight, pad, handle, dtype, product.stride, sides, product.dilation
     )
@@ -368,7 +369,7 @@ def _correlated(
     images, kernels = images.transpose(0, 1), kernels.transpose(0, 1)
     handle, dtype = register(m), accumulator_dtype(m, kernels[0].numel())
     code = torch.zeros((), dtype=torch.int64, device=images.device) if pad is None else pad
-    sums: Tensor = lut_conv(images, kernels, code, handle, stride, sides, dilation, 1, dtype)
+    sums: Tensor = lut_conv(images, kernels, code, handle, stride, sides, dilation, 1, dtype, True)
     if pad is None and any(sides):
         size = tuple(images.shape[2:])
         sums = sums - padding_sums(size, kernels, code, handle, dtype, stride, sides, dilation)

@@ -16,6 +16,7 @@ from approxhub.multiplier import Multiplier
 from approxhub.nn.gradients.products import Product
 from approxhub.operands import OperandFormat
 from approxhub.quantization import Quantizer
+from approxhub.reading import may_read
 
 __all__ = [
     "ApproximateProduct",
@@ -43,6 +44,8 @@ class Grid:
         Axis of the channels.
     format : OperandFormat
         The operand that the codes enter.
+    affine : bool
+        Whether there may be a zero point other than 0 at all.
 
     Examples
     --------
@@ -57,6 +60,7 @@ class Grid:
     zero_point: Tensor
     axis: int | None
     format: OperandFormat
+    affine: bool = True
 
     @classmethod
     def of(cls, quantizer: Quantizer, subtracted: bool = False) -> Grid:
@@ -67,6 +71,7 @@ class Grid:
             torch.zeros_like(zero) if subtracted else zero.clone(),
             quantizer.axis,
             quantizer.code_range.format,
+            quantizer.code_range.affine and not subtracted,
         )
 
     def along(self, t: Tensor, dims: int) -> Tensor:
@@ -85,6 +90,12 @@ class Grid:
     def patterns(self, real: Tensor) -> Tensor:
         """Bit patterns of those codes, 0 to ``2**bits - 1``: indices into a table."""
         return self.codes(real) & (self.format.size - 1)
+
+    def carries_zero(self) -> bool:
+        """Whether a zero point has to be corrected; where nobody may look, it might."""
+        if not (self.affine and may_read(self.zero_point)):
+            return self.affine
+        return bool(self.zero_point.any())
 
     def zero_pattern(self) -> Tensor:
         """Bit pattern of the code of real zero, which is what padding holds."""

@@ -18,7 +18,7 @@ from __future__ import annotations
 import functools
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from zipfile import BadZipFile
@@ -28,9 +28,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from approxhub.backends import GradientTables, real
 from approxhub.errors import InputError
 from approxhub.multiplier import Multiplier
-from approxhub.nn.gradients.estimators import Arithmetic
+from approxhub.nn.gradients.estimators import Arithmetic, Grid
 from approxhub.nn.gradients.products import Product
 from approxhub.operands import OperandFormat
 
@@ -155,21 +156,89 @@ class TableGradient(ABC):
         needs: tuple[bool, bool],
     ) -> tuple[Tensor | None, Tensor | None]:
         """Sums over the tables; see :meth:`Gradient.backward`."""
-        by_a, by_b = (e.to(grad.device) for e in self.excesses(arithmetic.multiplier))
-        a, b = arithmetic.x.patterns(x), arithmetic.w.patterns(w)
+        by_a, by_b = _excesses_on(self, arithmetic.multiplier, grad.device)
         of_x = of_w = None
         if needs[0]:
-            s_w = arithmetic.w.along(arithmetic.w.scale, w.dim())
-            of_x = product.grad_input(grad, w + s_w * by_a.shift[b], x)
-            for own, other in zip(by_a.own, by_a.other, strict=True):
-                of_x = of_x + own[a] * product.grad_input(grad, s_w * other[b], x)
+            of_x = _summed(
+                by_a, _Operand.of(arithmetic.x, x), _Operand.of(arithmetic.w, w),
+                lambda recoded, _: product.grad_input(grad, recoded, x),
+            )  # fmt: skip
         if needs[1]:
-            s_x, pad = arithmetic.x.scale, arithmetic.x.zero_pattern()
-            of_w = product.grad_weight(grad, x + s_x * by_b.shift[a], w, s_x * by_b.shift[pad])
-            for own, other in zip(by_b.own, by_b.other, strict=True):
-                recoded = product.grad_weight(grad, s_x * other[a], w, s_x * other[pad])
-                of_w = of_w + own[b] * recoded
+            of_w = _summed(
+                by_b, _Operand.of(arithmetic.w, w), _Operand.of(arithmetic.x, x),
+                lambda recoded, pad: product.grad_weight(grad, recoded, w, pad),
+            )  # fmt: skip
         return of_x, of_w
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Operand:
+    """Numbers on a grid, and what looks tables up for them in few passes, if something does."""
+
+    grid: Grid
+    real: Tensor
+    recoder: GradientTables | None
+    patterns: Tensor | None  # without a recoder
+
+    @classmethod
+    def of(cls, grid: Grid, x: Tensor) -> _Operand:
+        recoder = real.recoder(x)
+        if recoder is None:
+            return cls(grid, x, None, grid.patterns(x))
+        return cls(grid, x.contiguous(), recoder, None)
+
+    def _patterns(self) -> Tensor:
+        assert self.patterns is not None
+        return self.patterns
+
+    def _laid(self) -> tuple[Tensor, tuple[int, int, int], Tensor, Tensor, int]:
+        g = self.grid
+        shape = real.laid(self.real, g.axis)
+        return self.real, shape, g.scale.contiguous(), g.zero_point.contiguous(), g.format.size - 1
+
+    def recoded(self, tables: Tensor, whole: bool) -> Sequence[Tensor]:
+        """``scale * table[p]`` for each table; with `whole`, the numbers are added to the first."""
+        if self.recoder is not None:
+            out = self.real.new_empty((len(tables), *self.real.shape))
+            self.recoder.recode(*self._laid(), tables.contiguous(), whole, out)
+            return out.unbind()
+        scale = self.grid.along(self.grid.scale, self.real.dim())
+        found = [scale * table[self._patterns()] for table in tables]
+        return [self.real + found[0], *found[1:]] if whole else found
+
+    def combined(self, total: Tensor, tables: Tensor, products: Sequence[Tensor]) -> Tensor:
+        """``total + table[p] * product`` for each table and its product, in order."""
+        if self.recoder is not None and products:
+            total = total.contiguous()
+            parts = [p.contiguous() for p in products]
+            self.recoder.combine(total, *self._laid(), tables.contiguous(), parts)
+            return total
+        for table, product in zip(tables, products, strict=True):
+            total = total + table[self._patterns()] * product
+        return total
+
+
+def _summed(
+    excess: Excess, own: _Operand, other: _Operand, multiply: Callable[[Tensor, Tensor], Tensor]
+) -> Tensor:
+    """The exact gradient's product plus those of the excess.
+
+    `multiply` makes the product with the other operand, recoded, and with what its padding holds.
+    """
+    tables = torch.cat([excess.shift[None], excess.other])
+    # Of one element: an index without dimensions would be read.
+    pads = other.grid.scale * tables[:, other.grid.zero_pattern().reshape(-1)[:1]]
+    step = 1 if other.recoder is None else real.TERMS
+    total: Tensor | None = None
+    for i in range(0, len(tables), step):
+        recoded = other.recoded(tables[i : i + step], whole=i == 0)
+        products = [multiply(r, p) for r, p in zip(recoded, pads[i : i + step], strict=True)]
+        own_tables = excess.own[max(0, i - 1) : i - 1 + len(recoded)]
+        if total is None:
+            total, products = products[0], products[1:]
+        total = own.combined(total, own_tables, products)
+    assert total is not None
+    return total
 
 
 @functools.lru_cache(maxsize=64)
@@ -178,6 +247,15 @@ def _excesses(gradient: TableGradient, m: Multiplier) -> tuple[Excess, Excess]:
     a, b = m.a.values().astype(np.float64), m.b.values().astype(np.float64)
     limits = (gradient.tolerance * float(np.abs(t).max()) for t in (by_a, by_b))
     return Excess.of(by_a - b, next(limits)), Excess.of((by_b - a[:, None]).T, next(limits))
+
+
+@functools.lru_cache(maxsize=64)
+def _excesses_on(
+    gradient: TableGradient, m: Multiplier, device: torch.device
+) -> tuple[Excess, Excess]:
+    """Excesses that were brought onto a device once."""
+    by_a, by_b = gradient.excesses(m)
+    return by_a.to(device), by_b.to(device)
 
 
 # --- estimates --------------------------------------------------------------------
