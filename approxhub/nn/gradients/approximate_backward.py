@@ -350,7 +350,14 @@ def _(
 
 @functools.lru_cache(maxsize=64)
 def _swapped(m: Multiplier) -> Multiplier:
-    return m.swap()
+    """A circuit with its operands exchanged; by hand, for one behind a wrapper has no ``+swap``."""
+    return Multiplier.from_function(
+        lambda a, b: m.evaluate(b, a),
+        name="exchanged",
+        a=m.b,
+        b=m.a,
+        fingerprint=f"{m.identity} with its operands exchanged",
+    )
 
 
 def _correlated(

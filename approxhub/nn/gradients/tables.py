@@ -86,10 +86,13 @@ class Excess:
         """
         shift = table.mean(axis=0).astype(np.float32)
         rest = table - shift
-        u, s, v = np.linalg.svd(rest, full_matrices=False)
+        rank, error = 0, float(np.abs(rest).max())
+        if error <= tolerance:  # a function of the other operand alone: nothing to factorise
+            u, s, v = rest[:, :0], rest[0, :0], rest[:0]
+        else:
+            u, s, v = np.linalg.svd(rest, full_matrices=False)
         root = np.sqrt(s)
         own, other = (u * root).T.astype(np.float32), (v * root[:, None]).astype(np.float32)
-        rank, error = 0, float(np.abs(rest).max())
         while error > tolerance and rank < len(s):
             rest = rest - np.outer(own[rank].astype(np.float64), other[rank])
             rank, error = rank + 1, float(np.abs(rest).max())
