@@ -30,6 +30,7 @@ campaign = _campaign()
 
 @pytest.mark.parametrize("strength", [2, pytest.param(3, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("circuit", campaign.CIRCUITS, ids=str)
+@pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")  # torch's
 @pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN")  # torch's
 def test_equals_the_loop(circuit: Any, strength: int) -> None:
     """Results, gradients and refusals are those of loops and contract, for every pair of choices.
