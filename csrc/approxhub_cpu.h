@@ -15,7 +15,7 @@
 
 #include <stdint.h>
 
-#define AH_ABI 2
+#define AH_ABI 3
 #define AH_PUBLIC __attribute__((visibility("default")))
 
 enum { AH_OK = 0, AH_NO_MEMORY = 1, AH_BAD_ARGUMENT = 2, AH_NOT_FINITE = 3 };
@@ -47,6 +47,8 @@ AH_PUBLIC int32_t ah_isa_count(void);
 AH_PUBLIC const char *ah_isa_name(int32_t isa);
 /* 1 if this machine can run it. */
 AH_PUBLIC int32_t ah_isa_supported(int32_t isa);
+/* How many entries one of its permutations chooses from, on this machine; 0 without such. */
+AH_PUBLIC int32_t ah_isa_reach(int32_t isa);
 
 AH_PUBLIC int32_t ah_measure(const ah_geometry *g, int32_t planes, ah_sizes *sizes);
 
@@ -68,6 +70,13 @@ AH_PUBLIC int32_t ah_lay_codes(int32_t isa, const ah_geometry *g, const uint8_t 
 AH_PUBLIC int32_t ah_lookup(int32_t isa, const ah_geometry *g, const uint8_t *codes,
                             const uint8_t *rows, int64_t count, const uint8_t *image, int64_t bias,
                             void *out, int32_t wide, const int64_t out_step[5], int32_t threads);
+
+/* The same of groups of one channel, laid and looked up plane by plane, so that no lanes of the
+ * whole source lie in memory. */
+AH_PUBLIC int32_t ah_lookup_depthwise(int32_t isa, const ah_geometry *g, const uint8_t *source,
+                                      const uint8_t *rows, int64_t count, const uint8_t *image,
+                                      int64_t bias, void *out, int32_t wide,
+                                      const int64_t out_step[5], int32_t threads);
 
 /* A sum of byte products, weight[j] * (left[j][row code] - low[j]) * (right[j][lane code] + high[j])
  * over planes j. Tables of 256 bytes a plane, left of unsigned ones, right of signed ones. */

@@ -26,6 +26,10 @@ int32_t ah_isa_supported(int32_t isa) {
     return isa >= 0 && isa < ah_isa_count() && all[isa]->supported();
 }
 
+int32_t ah_isa_reach(int32_t isa) {
+    return ah_isa_supported(isa) && all[isa]->reach != NULL ? all[isa]->reach() : 0;
+}
+
 const ah_kernels *ah_kernels_of(int32_t isa) { return ah_isa_supported(isa) ? all[isa] : NULL; }
 
 uint64_t ah_digest(const uint8_t *bytes, int64_t n) {
@@ -66,6 +70,16 @@ static int64_t divisor(int64_t a, int64_t b) {
     return a;
 }
 
+/* The part of a phase that lies inside the source. */
+static void inside(const ah_geometry *g, int d, int64_t phase, int64_t extent, int64_t *from,
+                   int64_t *to) {
+    const int64_t first = g->before[d] - phase, s = g->stride[d];
+    int64_t lo = first > 0 ? (first + s - 1) / s : 0;
+    int64_t hi = g->size[d] + first > 0 ? (g->size[d] + first + s - 1) / s : 0;
+    lo = ah_smaller(lo, extent), hi = ah_smaller(hi, extent);
+    *from = lo, *to = hi > lo ? hi : lo;
+}
+
 /* Lanes that are computed for a run, and some more for what every tile costs. */
 static int64_t work(int64_t length, int64_t granule, int64_t tile, int64_t overhead) {
     return ah_round_up(length, granule) + (length + tile - 1) / tile * overhead;
@@ -83,7 +97,7 @@ int32_t ah_layout_of(const ah_geometry *g, int64_t granule, int64_t tile, int64_
     int32_t failed = !to->tap_phase || !to->tap_shift || !which;
     int64_t start[3] = {0, kernel[0], kernel[0] + kernel[1]};
     for (int d = 0; d < 3 && !failed; d++) {
-        to->phase_at[d] = malloc((size_t)kernel[d] * sizeof(int64_t));
+        to->phase_at[d] = malloc(3 * (size_t)kernel[d] * sizeof(int64_t));
         failed = to->phase_at[d] == NULL;
         /* Remainders of the taps repeat after this many. */
         const int64_t period = g->stride[d] / divisor(g->stride[d], g->dilation[d]);
@@ -93,6 +107,9 @@ int32_t ah_layout_of(const ah_geometry *g, int64_t granule, int64_t tile, int64_
             which[start[d] + t] = t % period;
         }
         to->extent[d] = g->out[d] + (kernel[d] - 1) * g->dilation[d] / g->stride[d];
+        to->from[d] = to->phase_at[d] + kernel[d], to->to[d] = to->from[d] + kernel[d];
+        for (int64_t i = 0; i < to->count[d] && !failed; i++)
+            inside(g, d, to->phase_at[d][i], to->extent[d], to->from[d] + i, to->to[d] + i);
     }
     if (failed) {
         free(which);
@@ -177,10 +194,9 @@ void ah_emit(const ah_sink *sink, int64_t first, int64_t width, int64_t row, int
     const ah_layout *layout = sink->layout;
     const int64_t *out = sink->g->out, *step = sink->step;
     const int64_t line = layout->extent[2];
-    int64_t w = first % line, rest = first / line;
-    int64_t h = rest % layout->extent[1];
-    rest /= layout->extent[1];
-    int64_t d = rest % layout->extent[0], n = rest / layout->extent[0];
+    int64_t w = first % line, h = first / line, d = 0, n = 0;
+    if (h >= layout->extent[1]) d = h / layout->extent[1], h %= layout->extent[1];
+    if (d >= layout->extent[0]) n = d / layout->extent[0], d %= layout->extent[0];
     const int32_t quick = fresh && !sink->wide && weight == 1 && step[4] == 1;
     int32_t narrow[AH_LANES];
     for (int64_t l = 0; quick && lane_term && l < width; l++) narrow[l] = (int32_t)lane_term[l];

@@ -16,6 +16,7 @@ typedef struct {
     int64_t extent[3];                      /* of one phase of one image */
     int64_t count[3];                       /* of phases in each direction */
     int64_t *phase_at[3];                   /* remainders, in order */
+    int64_t *from[3], *to[3];               /* of each, positions inside the source: from .. to */
     int64_t *tap_phase, *tap_shift;         /* of each tap */
     int64_t code_pitch, plane_pitch;        /* bytes of one phase of a channel, of a quad */
     int64_t intervals, length, pitch;       /* runs of lanes that hold all outputs */
@@ -42,6 +43,11 @@ typedef struct {
 void ah_emit(const ah_sink *sink, int64_t first, int64_t width, int64_t row, int64_t count,
              const int32_t *acc, int64_t pitch, int64_t weight, const int64_t *row_term,
              const int64_t *lane_term, int32_t fresh);
+
+/* Lays the codes of one image in up to eight channels that follow `image` in the source; channels
+ * lie `pitch` bytes apart, phases code_pitch. */
+void ah_lay_block(const ah_geometry *g, const ah_layout *layout, const uint8_t *image,
+                  int64_t live, uint8_t *codes, int64_t pitch);
 
 static inline int64_t ah_smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 

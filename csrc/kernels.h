@@ -23,6 +23,7 @@ enum {
 typedef struct {
     const char *name;
     int32_t (*supported)(void);
+    int32_t (*reach)(void); /* see ah_isa_reach; NULL for 0 */
 
     /* acc[r * AH_LANES + l] = sum_k entry(image, rows[r * stride + k], lanes[offset[k] + l])
      * for r < count, l < width (a multiple of 64); entries are unsigned 16 bit, and k * 65535

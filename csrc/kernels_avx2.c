@@ -289,4 +289,4 @@ static void product(const uint8_t *rows, int64_t stride, int64_t count, const in
             product_1(rows, stride, lanes + 4 * l, offset, steps, acc + l);
 }
 
-const ah_kernels ah_avx2 = {"avx2", supported, lookup, many, recode, product, AH_PORTABLE};
+const ah_kernels ah_avx2 = {"avx2", supported, NULL, lookup, many, recode, product, AH_PORTABLE};

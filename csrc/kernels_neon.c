@@ -136,4 +136,4 @@ static void product(const uint8_t *rows, int64_t stride, int64_t count, const in
             product_1(rows, stride, lanes + 4 * l, offset, steps, acc + l);
 }
 
-const ah_kernels ah_neon = {"neon", supported, lookup, NULL, recode, product, AH_PORTABLE};
+const ah_kernels ah_neon = {"neon", supported, NULL, lookup, NULL, recode, product, AH_PORTABLE};

@@ -36,4 +36,4 @@ static void product(const uint8_t *rows, int64_t stride, int64_t count, const in
         }
 }
 
-const ah_kernels ah_scalar = {"scalar", supported, lookup, NULL, recode, product, AH_PORTABLE};
+const ah_kernels ah_scalar = {"scalar", supported, NULL, lookup, NULL, recode, product, AH_PORTABLE};

@@ -6,16 +6,6 @@ enum {
     SUM_QUADS = 4096 /* of channels summed in 32 bits: 4096 * 4 * 128 < 2^31 */
 };
 
-/* Part of a line of one phase that lies inside the source: positions from .. to. */
-static void inside(const ah_geometry *g, int d, int64_t phase, int64_t extent, int64_t *from,
-                   int64_t *to) {
-    const int64_t first = g->before[d] - phase, s = g->stride[d];
-    int64_t lo = first > 0 ? (first + s - 1) / s : 0;
-    int64_t hi = g->size[d] + first > 0 ? (g->size[d] + first + s - 1) / s : 0;
-    lo = ah_smaller(lo, extent), hi = ah_smaller(hi, extent);
-    *from = lo, *to = hi > lo ? hi : lo;
-}
-
 /* A line of the source that a line of a phase stems from, or NULL if all of it is padding. */
 static const uint8_t *line_of(const ah_geometry *g, const ah_layout *layout, const uint8_t *image,
                               int64_t a, int64_t b, int64_t line) {
@@ -54,14 +44,50 @@ static void turn(const uint8_t *from, int64_t step, int64_t n, int64_t channels,
         for (int64_t c = 0; c < channels; c++) to[c * pitch + i] = from[i * step + c];
 }
 
-/* Lines of images are short: a call of memcpy for each would take longer than the copy. */
+/* Lines of images are short: a call of memcpy for each would take longer than the copy. What is
+ * left behind the last whole piece is copied with some of what is before it. */
 static inline void copy(const uint8_t *from, int64_t step, int64_t n, uint8_t *to) {
-    int64_t i = 0;
-    if (step != 1)
-        for (; i < n; i++) to[i] = from[i * step];
-    for (; n - i >= 16; i += 16) memcpy(to + i, from + i, 16);
-    if (n - i >= 8) memcpy(to + i, from + i, 8), i += 8;
-    for (; i < n; i++) to[i] = from[i];
+    if (step != 1) {
+        for (int64_t i = 0; i < n; i++) to[i] = from[i * step];
+    } else if (n >= 16) {
+        for (int64_t i = 0; i < n - 16; i += 16) memcpy(to + i, from + i, 16);
+        memcpy(to + n - 16, from + n - 16, 16);
+    } else if (n >= 8) {
+        memcpy(to, from, 8), memcpy(to + n - 8, from + n - 8, 8);
+    } else {
+        for (int64_t i = 0; i < n; i++) to[i] = from[i];
+    }
+}
+
+void ah_lay_block(const ah_geometry *g, const ah_layout *layout, const uint8_t *image,
+                  int64_t live, uint8_t *codes, int64_t pitch) {
+    const int64_t *extent = layout->extent, *count = layout->count;
+    const int64_t step = g->stride[2] * g->step[4], down = g->stride[1] * g->step[3];
+    const int32_t turned = live > 1 && g->step[1] == 1 && step != 1;
+    uint8_t *plane = codes;
+    for (int64_t a = 0; a < count[0]; a++)
+        for (int64_t b = 0; b < count[1]; b++)
+            for (int64_t c = 0; c < count[2]; c++, plane += layout->code_pitch) {
+                for (int64_t i = 0; i < live; i++)
+                    memset(plane + i * pitch, g->pad, (size_t)(extent[0] * extent[1] * extent[2]));
+                const int64_t left = layout->from[2][c], n = layout->to[2][c] - left;
+                const int64_t top = layout->from[1][b], lines = layout->to[1][b] - top;
+                const int64_t x = left * g->stride[2] + layout->phase_at[2][c] - g->before[2];
+                const int64_t y = top * g->stride[1] + layout->phase_at[1][b] - g->before[1];
+                for (int64_t d = layout->from[0][a]; n > 0 && d < layout->to[0][a]; d++) {
+                    const int64_t z = d * g->stride[0] + layout->phase_at[0][a] - g->before[0];
+                    const uint8_t *from =
+                        image + z * g->step[2] + y * g->step[3] + x * g->step[4];
+                    uint8_t *to = plane + (d * extent[1] + top) * extent[2] + left;
+                    for (int64_t h = 0; h < lines; h++, from += down, to += extent[2]) {
+                        if (turned)
+                            turn(from, step, n, live, to, pitch);
+                        else
+                            for (int64_t i = 0; i < live; i++)
+                                copy(from + i * g->step[1], step, n, to + i * pitch);
+                    }
+                }
+            }
 }
 
 int32_t ah_lay_codes(int32_t isa, const ah_geometry *g, const uint8_t *source, uint8_t *codes,
@@ -71,36 +97,14 @@ int32_t ah_lay_codes(int32_t isa, const ah_geometry *g, const uint8_t *source, u
     const int32_t status = ah_layout_of(g, 16, AH_WIDTH, AH_WIDTH / 8, &layout);
     if (status != AH_OK) return status;
     const int64_t all = g->groups * g->channels, blocks = (all + 7) / 8;
-    const int64_t lines = layout.extent[0] * layout.extent[1], extent = layout.extent[2];
+    const int64_t image_bytes = layout.extent[0] * layout.extent[1] * layout.extent[2];
     const int64_t pitch = layout.phases * layout.code_pitch;
     memset(codes + all * pitch, 0, AH_SLACK);
 #pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1)
     for (int64_t task = 0; task < blocks * g->images; task++) {
         const int64_t c0 = task / g->images * 8, n = task % g->images;
-        const int64_t live = ah_smaller(8, all - c0);
-        const uint8_t *image = source + n * g->step[0] + c0 * g->step[1];
-        for (int64_t phase = 0; phase < layout.phases; phase++) {
-            const int64_t c = phase % layout.count[2], b = phase / layout.count[2] % layout.count[1];
-            const int64_t a = phase / layout.count[2] / layout.count[1];
-            const int64_t remainder = layout.phase_at[2][c], step = g->stride[2] * g->step[4];
-            int64_t from, to;
-            inside(g, 2, remainder, extent, &from, &to);
-            uint8_t *plane = codes + c0 * pitch + phase * layout.code_pitch + n * lines * extent;
-            for (int64_t i = 0; i < live; i++)
-                memset(plane + i * pitch, g->pad, (size_t)(lines * extent));
-            if (from == to) continue;
-            for (int64_t line = 0; line < lines; line++) {
-                uint8_t *at = plane + line * extent + from;
-                const uint8_t *first = line_of(g, &layout, image, a, b, line);
-                if (first == NULL) continue;
-                first += (from * g->stride[2] + remainder - g->before[2]) * g->step[4];
-                if (g->step[1] == 1 && step != 1)
-                    turn(first, step, to - from, live, at, pitch);
-                else
-                    for (int64_t i = 0; i < live; i++)
-                        copy(first + i * g->step[1], step, to - from, at + i * pitch);
-            }
-        }
+        ah_lay_block(g, &layout, source + n * g->step[0] + c0 * g->step[1],
+                     ah_smaller(8, all - c0), codes + c0 * pitch + n * image_bytes, pitch);
     }
     ah_layout_free(&layout);
     return AH_OK;
@@ -187,8 +191,7 @@ int32_t ah_lay_planes(int32_t isa, const ah_geometry *g, const ah_planes *p, con
                 const int64_t b = phase / layout.count[2] % layout.count[1];
                 const int64_t a = phase / layout.count[2] / layout.count[1];
                 const int64_t remainder = layout.phase_at[2][c], step = g->stride[2] * g->step[4];
-                int64_t from, to;
-                inside(g, 2, remainder, extent, &from, &to);
+                const int64_t from = layout.from[2][c], to = layout.to[2][c];
                 memset(quad, g->pad, (size_t)((l1 - l0) * 4 * extent));
                 for (int64_t line = l0; line < l1 && from < to; line++) {
                     const uint8_t *first = line_of(g, &layout, image, a, b, line);

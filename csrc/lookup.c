@@ -108,3 +108,66 @@ int32_t ah_lookup(int32_t isa, const ah_geometry *g, const uint8_t *codes, const
     ah_layout_free(&few), ah_layout_free(&many);
     return failed ? AH_NO_MEMORY : AH_OK;
 }
+
+int32_t ah_lookup_depthwise(int32_t isa, const ah_geometry *g, const uint8_t *source,
+                            const uint8_t *rows, int64_t count, const uint8_t *image, int64_t bias,
+                            void *out, int32_t wide, const int64_t out_step[5], int32_t threads) {
+    ah_layout layout;
+    const ah_kernels *kernels = ah_kernels_of(isa);
+    if (kernels == NULL || count < 1 || threads < 1 || g->channels != 1) return AH_BAD_ARGUMENT;
+    if (g->images < 1) return AH_BAD_ARGUMENT;
+    ah_geometry one = *g;
+    one.images = 1;
+    const int32_t status = ah_layout_of(&one, 64, AH_LANES, AH_LANES / 8, &layout);
+    if (status != AH_OK) return status;
+    const int64_t k = layout.taps, pitch = layout.phases * layout.code_pitch;
+    /* Channels that are neighbours in memory are read together. */
+    const int64_t together = g->step[1] == 1 && g->stride[2] * g->step[4] != 1 ? 8 : 1;
+    const int64_t blocks = (g->groups + together - 1) / together;
+    int64_t *offset = malloc((size_t)k * sizeof *offset);
+    for (int64_t i = 0; i < k && offset != NULL; i++)
+        offset[i] = layout.tap_phase[i] * layout.code_pitch + layout.tap_shift[i];
+    int32_t failed = offset == NULL;
+#pragma omp parallel num_threads(threads) if (threads > 1)
+    {
+        uint8_t *codes = malloc((size_t)(together * pitch + AH_SLACK));
+        if (codes == NULL) {
+#pragma omp atomic write
+            failed = 1;
+        } else {
+            memset(codes + together * pitch, 0, AH_SLACK);
+        }
+#pragma omp barrier
+#pragma omp for schedule(static)
+        for (int64_t task = 0; task < (failed ? 0 : blocks * g->images); task++) {
+            uint32_t acc[LOOKUP_ROWS * AH_LANES];
+            int64_t term[LOOKUP_ROWS];
+            const int64_t c0 = task % blocks * together, n = task / blocks;
+            const int64_t live = ah_smaller(together, g->groups - c0);
+            const int64_t at = n * out_step[0] * (wide ? 8 : 4);
+            const ah_sink sink = {kernels, &one, &layout, (char *)out + at, wide, out_step};
+            for (int64_t r = 0; r < ah_smaller(LOOKUP_ROWS, count); r++) term[r] = k * bias;
+            ah_lay_block(&one, &layout, source + n * g->step[0] + c0 * g->step[1], live, codes,
+                         pitch);
+            for (int64_t c = 0; c < live; c++)
+                for (int64_t r0 = 0; r0 < count; r0 += LOOKUP_ROWS) {
+                    const int64_t row = (c0 + c) * count + r0;
+                    const int64_t some = ah_smaller(LOOKUP_ROWS, count - r0);
+                    for (int64_t l = 0; l < layout.length; l += AH_LANES) {
+                        const int64_t width = ah_smaller(AH_LANES, layout.length - l);
+                        for (int64_t k0 = 0; k0 < k; k0 += LOOKUP_K) {
+                            kernels->lookup(codes + c * pitch + l, offset + k0,
+                                            ah_smaller(LOOKUP_K, k - k0), rows + row * k + k0, k,
+                                            some, image, ah_round_up(width, 64), acc);
+                            ah_emit(&sink, l, width, row, some, (const int32_t *)acc, AH_LANES, 1,
+                                    term, NULL, k0 == 0);
+                        }
+                    }
+                }
+        }
+        free(codes);
+    }
+    free(offset);
+    ah_layout_free(&layout);
+    return failed ? AH_NO_MEMORY : AH_OK;
+}

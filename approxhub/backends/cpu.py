@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -15,7 +16,15 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from approxhub.backends.native import Geometry, NativeLibrary, Planes, chosen_isa, load_library
+from approxhub.backends.native import (
+    Geometry,
+    NativeLibrary,
+    Planes,
+    Steps,
+    chosen_isa,
+    load_library,
+    steps,
+)
 from approxhub.backends.patches import convolve_patches
 from approxhub.backends.planner import WAYS, Plan, Rates, Work, plan
 from approxhub.backends.protocol import Convolution, ConvRequest, GemmRequest
@@ -32,8 +41,9 @@ RATES = {
     "scalar": Rates(lookup=0.9e9, product=4.2e9, lay=0.5e9, emit=0.5e9),
     "neon": Rates(lookup=2e9, product=12e9, lay=0.5e9, emit=0.5e9),
     "avx2": Rates(lookup=2.2e9, product=30e9, lay=0.5e9, emit=1e9, spread=14e9, many=25e9),
-    "avx512": Rates(lookup=16e9, product=300e9, lay=3e9, emit=2e9),
+    "avx512": Rates(lookup=16e9, product=180e9, lay=3e9, emit=2e9),
 }
+_WIDE_LOOKUP = 28e9  # of AVX-512 where a permutation out of 128 entries is one instruction inside
 _SERIAL = 1 << 17  # products below which a second thread costs more than it brings
 _MAX_COST = 16  # int8 products for one product, beyond which the lookup is always quicker
 _LANE_BYTES = 1 << 24  # lanes of a convolution in memory at a time
@@ -41,6 +51,7 @@ _PATCH_BYTES = 1 << 20  # patches that may be copied where lanes would be mostly
 _PACKED_BYTES = 1 << 28  # weights that are kept packed
 _FEW_ROWS = 6  # take as long in a product as one: they share what is loaded
 _SEEN = 4096  # weights whose digests are remembered
+_CALLS = 1024  # shapes of convolutions and products that are remembered
 
 T = TypeVar("T")
 
@@ -131,6 +142,7 @@ def _by_byte(values: npt.NDArray[np.generic], f: OperandFormat) -> npt.NDArray[n
     return out
 
 
+@functools.lru_cache(_CALLS)
 def _line(channels: int, lanes: int, channel_step: int, lane_step: int) -> Geometry:
     """A matrix, as an image of one line with a tap of one."""
     g = Geometry(images=1, groups=1, channels=channels)
@@ -145,19 +157,49 @@ def _filled(values: Sequence[int], filler: int) -> tuple[int, ...]:
     return (filler,) * (3 - len(values)) + tuple(values)
 
 
-def _image(x: Tensor, kernel: Sequence[int], out: Sequence[int], c: Convolution) -> Geometry:
-    g = Geometry(images=x.shape[0], groups=c.groups, channels=x.shape[1] // c.groups)
-    g.size[:] = _filled(x.shape[2:], 1)
+def _image(
+    shape: tuple[int, ...], stride: tuple[int, ...], kernel: Sequence[int], out: Sequence[int],
+    c: Convolution,
+) -> Geometry:  # fmt: skip
+    g = Geometry(images=shape[0], groups=c.groups, channels=shape[1] // c.groups)
+    g.size[:] = _filled(shape[2:], 1)
     g.before[:] = _filled([p[0] for p in c.padding], 0)
     g.out[:] = _filled(out, 1)
     g.kernel[:] = _filled(kernel, 1)
     # A stride beyond the padded image leaves one position, whatever it is.
-    limits = [max(1, n + sum(p)) for n, p in zip(x.shape[2:], c.padding, strict=True)]
+    limits = [max(1, n + sum(p)) for n, p in zip(shape[2:], c.padding, strict=True)]
     g.stride[:] = _filled([min(s, n) for s, n in zip(c.stride, limits, strict=True)], 1)
     g.dilation[:] = _filled(c.dilation, 1)
-    g.step[:] = (x.stride(0), x.stride(1), *_filled(x.stride()[2:], 0))
+    g.step[:] = (*stride[:2], *_filled(stride[2:], 0))
     g.pad = c.pad_value & 255
     return g
+
+
+@dataclass(frozen=True, slots=True)
+class _ConvCall:
+    """What a convolution takes besides its codes; no plan where it is a product of patches."""
+
+    geometry: Geometry
+    shape: tuple[int, ...]  # of the result
+    step: Steps
+    count: int  # of rows in each group
+    k: int
+    threads: int
+    block: int  # images whose lanes are in memory at a time
+    plan: Plan | None
+
+    def geometry_of(self, images: int) -> Geometry:
+        """That of so many of its images."""
+        if images == self.geometry.images:
+            return self.geometry
+        part = Geometry.from_buffer_copy(self.geometry)
+        part.images = images
+        return part
+
+
+def _is_depthwise(g: Geometry) -> bool:
+    """Whether planes are looked up one by one: enough of them for all threads, as a rule."""
+    return bool(g.channels == 1 and g.groups > 1)
 
 
 def _round_up(n: int, to: int) -> int:
@@ -209,6 +251,10 @@ class CpuBackend:
             self._packed = _Packed(library, _PACKED_BYTES)
             self._number = library.isas[self.isa]
             self._rates = RATES[self.isa]
+            if library.reach[self.isa] > 64:
+                self._rates = replace(self._rates, lookup=_WIDE_LOOKUP)
+            self._gemm_plan = functools.lru_cache(_CALLS)(self._new_gemm_plan)
+            self._conv_call = functools.lru_cache(_CALLS)(self._new_conv_call)
 
     def unavailable_reason(self) -> str | None:
         """Why the engine is not there: not built, or an instruction set this machine lacks."""
@@ -259,10 +305,17 @@ class CpuBackend:
 
     def plan(self, tables: CpuTables, m: int, k: int, n: int) -> Plan:
         """The way that :meth:`gemm` takes for a shape, with the estimates behind it."""
+        return self._gemm_plan(
+            m, k, n, tables.planes, tables.multiplier.is_exact, self._threads(m * k * n)
+        )
+
+    def _new_gemm_plan(
+        self, m: int, k: int, n: int, planes: int | None, exact: bool, threads: int
+    ) -> Plan:
         return plan(
-            self._rates, self._threads(m * k * n), product=_product_work(m, k, n),
-            lookup=_lookup_work(self._rates, m, k, n)[1], planes=tables.planes,
-            exact=tables.multiplier.is_exact, forced=self._way,
+            self._rates, threads, product=_product_work(m, k, n),
+            lookup=_lookup_work(self._rates, m, k, n)[1], planes=planes, exact=exact,
+            forced=self._way,
         )  # fmt: skip
 
     def explain(self, request: GemmRequest | ConvRequest, prepared: CpuTables) -> str:
@@ -271,19 +324,26 @@ class CpuBackend:
             m, k, n = request.m, request.k, request.n
             products, chosen = m * k * n, self.plan(prepared, m, k, n)
         else:
-            x = torch.empty(request.x_shape, dtype=torch.uint8, device="meta")
-            w, c, g = request.w_shape, request.convolution, request.gemm
-            products = g.m * g.k * g.n * c.groups
-            geometry = _image(x, w[2:], request.output_shape[2:], c)
-            if self._as_patches(geometry, g.m, g.k * c.groups):
-                m, k, n = g.m, g.k, g.n
-                chosen = self.plan(prepared, m, k, n)
+            x, w, c = request.x_shape, request.w_shape, request.convolution
+            dense = tuple(math.prod(x[i:]) for i in range(1, len(x) + 1))
+            call = self._conv_call(
+                x, dense, w, c, prepared.planes, prepared.multiplier.is_exact,
+                torch.get_num_threads(),
+            )  # fmt: skip
+            g = request.gemm
+            if call.plan is None:
+                chosen = self.plan(prepared, g.m, g.k, g.n)
                 return f"{self.isa}, as a product of patches; {chosen}"
-            chosen = self.plan_conv(prepared, geometry, products, g.n)
+            products, chosen = g.m * g.k * g.n * c.groups, call.plan
         return f"{self.isa}, {self._threads(products)} thread(s); {chosen}"
 
     def _as_patches(self, g: Geometry, positions: int, k: int) -> bool:
-        """Whether lanes would be mostly padding, and patches cost next to nothing."""
+        """Whether lanes would be mostly padding, and patches cost next to nothing.
+
+        Groups would each be a product of their own, and its call takes longer than all lanes.
+        """
+        if g.groups > 1:
+            return False
         sizes = self._library.measure(g, 1)
         cheap = positions * k <= max(_PATCH_BYTES, sizes.code_bytes)
         return bool(sizes.product_lanes > 2 * positions) and cheap
@@ -315,7 +375,7 @@ class CpuBackend:
             )  # fmt: skip
             library.lookup(
                 isa, g, lanes, x.contiguous(), m, tables.by_activation, tables.bias, out,
-                (0, n, 0, 0, 1), threads,
+                steps(0, n, 0, 0, 1), threads,
             )  # fmt: skip
             return
         g = _line(k, m, x.stride(1), x.stride(0))
@@ -323,7 +383,7 @@ class CpuBackend:
         rows = self._packed.get(("turned", k, n), w, lambda: w.t().contiguous())
         library.lookup(
             isa, g, lanes, rows, n, tables.by_weight, tables.bias, out,
-            (0, 1, 0, 0, n), threads,
+            steps(0, 1, 0, 0, n), threads,
         )  # fmt: skip
 
     def _product_matrix(
@@ -339,9 +399,11 @@ class CpuBackend:
             lambda: library.lay_planes(isa, g, planes, w, threads),
         )  # fmt: skip
         rows = library.pack_rows(isa, g, planes, x, m, (x.stride(0), x.stride(1), 0), threads)
-        library.product(isa, g, planes, lanes, rows, m, out, (0, n, 0, 0, 1), threads)
+        library.product(isa, g, planes, lanes, rows, m, out, steps(0, n, 0, 0, 1), threads)
 
-    def plan_conv(self, tables: CpuTables, geometry: Geometry, products: int, count: int) -> Plan:
+    def plan_conv(
+        self, planes: int | None, exact: bool, geometry: Geometry, products: int, count: int
+    ) -> Plan:
         """The way that :meth:`conv` takes, with the estimates behind it."""
         g = geometry
         sizes = self._library.measure(g, 1)
@@ -354,7 +416,7 @@ class CpuBackend:
                 _round_up(g.channels, 4) * sizes.taps, sizes.plane_bytes,
             ),
             lookup=Work(sizes.lookup_lanes * groups, count, k, sizes.code_bytes),
-            planes=tables.planes, exact=tables.multiplier.is_exact, forced=self._way,
+            planes=planes, exact=exact, forced=self._way,
         )  # fmt: skip
 
     def conv(
@@ -362,29 +424,30 @@ class CpuBackend:
     ) -> Tensor:
         """Convolution: ``(N, C, ...)`` and ``(O, C / groups, ...) -> (N, O, ...)`` of `dtype`."""
         library, isa = self._library, self._number
-        size = c.output_size(tuple(x.shape[2:]), tuple(w.shape[2:]))
         x, codes = _bytes_of(x), _bytes_of(w).contiguous()
-        count, k = w.shape[0] // c.groups, w[0].numel()
-        positions = x.shape[0] * math.prod(size)
-        products = positions * w.shape[0] * k
-        g = _image(x, w.shape[2:], size, c)
-        if self._as_patches(g, positions, k * c.groups):
+        call = self._conv_call(
+            tuple(x.shape), x.stride(), tuple(w.shape), c, prepared.planes,
+            prepared.multiplier.is_exact, torch.get_num_threads(),
+        )  # fmt: skip
+        if call.plan is None:
             return convolve_patches(
                 x.view(torch.int8) if prepared.multiplier.a.signed else x, w, c, dtype,
                 lambda a, b: self.gemm(a, b, prepared, dtype),
             )  # fmt: skip
-        out = torch.empty((x.shape[0], w.shape[0], *size), dtype=dtype, device="cpu")
-        threads = self._threads(products)
-        way = self.plan_conv(prepared, g, products, count).way
+        out = torch.empty(call.shape, dtype=dtype, device="cpu")
+        threads, count, step = call.threads, call.count, call.step
+        way = call.plan.way
+        if way == "lookup" and _is_depthwise(call.geometry):
+            library.lookup_depthwise(
+                isa, call.geometry, x, codes, count, prepared.by_weight, prepared.bias, out, step,
+                threads,
+            )  # fmt: skip
+            return out
         planes = None if way == "lookup" else prepared.weight_rows
-        sizes = library.measure(g, 1)
-        per_image = sizes.code_bytes if planes is None else sizes.plane_bytes * len(planes)
-        block = max(1, min(x.shape[0], _LANE_BYTES * x.shape[0] // per_image))
-        step = (out.stride(0), out.stride(1), *_filled(out.stride()[2:], 0))
         rows = None
-        for first in range(0, x.shape[0], block):
-            part, to = x[first : first + block], out[first : first + block]
-            g.images = part.shape[0]
+        for first in range(0, x.shape[0], call.block):
+            part, to = x[first : first + call.block], out[first : first + call.block]
+            g = call.geometry_of(part.shape[0])
             if planes is None:
                 lanes = library.lay_codes(isa, g, part, threads)
                 library.lookup(
@@ -397,12 +460,38 @@ class CpuBackend:
                     ("rows", prepared.multiplier.identity, isa, *w.shape),
                     codes,
                     lambda: library.pack_rows(
-                        isa, g, planes, codes, w.shape[0], (k, k // w.shape[1], 1), threads
+                        isa, call.geometry, planes, codes, w.shape[0],
+                        (call.k, call.k // w.shape[1], 1), threads,
                     ),
-                )
+                )  # fmt: skip
             laid = library.lay_planes(isa, g, planes, part, threads)
             library.product(isa, g, planes, laid, rows, count, to, step, threads)
         return out
+
+    def _new_conv_call(
+        self, x_shape: tuple[int, ...], x_stride: tuple[int, ...], w_shape: tuple[int, ...],
+        c: Convolution, planes: int | None, exact: bool, threads: int,
+    ) -> _ConvCall:  # fmt: skip
+        """All of a convolution but its codes; remembered, for layers ask the same every time."""
+        size = c.output_size(x_shape[2:], w_shape[2:])
+        images, count, k = x_shape[0], w_shape[0] // c.groups, math.prod(w_shape[1:])
+        positions = images * math.prod(size)
+        products = positions * w_shape[0] * k
+        g = _image(x_shape, x_stride, w_shape[2:], size, c)
+        chosen, block = None, images
+        if not self._as_patches(g, positions, k):
+            chosen = self.plan_conv(planes, exact, g, products, count)
+            sizes = self._library.measure(g, 1)
+            per_image = sizes.code_bytes
+            if chosen.way != "lookup" and planes is not None:
+                per_image = sizes.plane_bytes * planes
+            block = max(1, min(images, _LANE_BYTES * images // per_image))
+        shape = (images, w_shape[0], *size)
+        inner = [math.prod(shape[i:]) for i in range(1, len(shape) + 1)]  # of a dense tensor
+        return _ConvCall(
+            g, shape, steps(inner[0], inner[1], *_filled(inner[2:], 0)), count, k,
+            threads if products >= _SERIAL else 1, block, chosen,
+        )  # fmt: skip
 
     def _threads(self, products: int) -> int:
         return torch.get_num_threads() if products >= _SERIAL else 1

@@ -10,7 +10,8 @@ import functools
 import importlib.resources
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +22,7 @@ from approxhub.errors import BackendUnavailableError, EngineError
 
 __all__ = ["NativeLibrary", "load_library"]
 
-ABI = 2
+ABI = 3
 _NAME = "libapproxhub_cpu.so"
 
 _i32, _i64, _pointer = ctypes.c_int32, ctypes.c_int64, ctypes.c_void_p
@@ -37,6 +38,14 @@ class Geometry(ctypes.Structure):
         ("step", _i64 * 5),
         ("pad", _i32),
     )
+
+
+Steps: TypeAlias = "ctypes.Array[ctypes.c_int64]"
+
+
+def steps(*elements: int) -> Steps:
+    """Elements of the result from one image, row, depth, line and column to the next."""
+    return (_i64 * 5)(*elements)
 
 
 class Sizes(ctypes.Structure):
@@ -100,6 +109,9 @@ _SIGNATURES = {
     "ah_lookup": (
         _i32, _pointer, _pointer, _pointer, _i64, _pointer, _i64, _pointer, _i32, _pointer, _i32,
     ),
+    "ah_lookup_depthwise": (
+        _i32, _pointer, _pointer, _pointer, _i64, _pointer, _i64, _pointer, _i32, _pointer, _i32,
+    ),
     "ah_lay_planes": (_i32, _pointer, _pointer, _pointer, _pointer, _pointer, _i32),
     "ah_pack_rows": (
         _i32, _pointer, _pointer, _pointer, _i64, _pointer, _pointer, _pointer, _i32,
@@ -126,6 +138,8 @@ class NativeLibrary:
     ----------
     isas : dict of str to int
         Instruction sets that this machine can run, by name, the best one last.
+    reach : dict of str to int
+        How many table entries one of their permutations chooses from here; 0 without such.
     """
 
     def __init__(self, path: str) -> None:
@@ -144,6 +158,7 @@ class NativeLibrary:
             for i in range(library.ah_isa_count())
             if library.ah_isa_supported(i)
         }
+        self.reach: dict[str, int] = {n: library.ah_isa_reach(i) for n, i in self.isas.items()}
         library.ah_digest.restype = ctypes.c_uint64
         library.ah_digest.argtypes = (_pointer, _i64)
         self._digest = library.ah_digest
@@ -186,15 +201,44 @@ class NativeLibrary:
         image: npt.NDArray[np.uint8],
         bias: int,
         out: Tensor,
-        step: Sequence[int],
+        step: Steps,
         threads: int,
     ) -> None:
         """Sum table entries into `out`."""
+        self._look_up(
+            self._library.ah_lookup, isa, geometry, lanes, rows, count, image, bias, out, step,
+            threads,
+        )  # fmt: skip
+
+    def lookup_depthwise(
+        self,
+        isa: int,
+        geometry: Geometry,
+        source: Tensor,
+        rows: Tensor,
+        count: int,
+        image: npt.NDArray[np.uint8],
+        bias: int,
+        out: Tensor,
+        step: Steps,
+        threads: int,
+    ) -> None:
+        """Sum table entries of groups of one channel, straight from the source, into `out`."""
+        self._look_up(
+            self._library.ah_lookup_depthwise, isa, geometry, source, rows, count, image, bias,
+            out, step, threads,
+        )  # fmt: skip
+
+    def _look_up(
+        self, function: Callable[..., int], isa: int, geometry: Geometry, codes: Tensor,
+        rows: Tensor, count: int, image: npt.NDArray[np.uint8], bias: int, out: Tensor,
+        step: Steps, threads: int,
+    ) -> None:  # fmt: skip
         _check(
-            self._library.ah_lookup(
-                isa, ctypes.byref(geometry), _address(lanes), _address(rows), count,
-                _address(image), bias, _address(out), out.dtype == torch.int64,
-                (_i64 * 5)(*step), threads,
+            function(
+                isa, ctypes.byref(geometry), _address(codes), _address(rows), count,
+                _address(image), bias, _address(out), out.dtype == torch.int64, step,
+                threads,
             )
         )  # fmt: skip
 
@@ -246,7 +290,7 @@ class NativeLibrary:
         rows: tuple[Tensor, Tensor],
         count: int,
         out: Tensor,
-        step: Sequence[int],
+        step: Steps,
         threads: int,
     ) -> None:
         """Sum products of recoded operands into `out`; `count` rows of each group."""
@@ -255,7 +299,7 @@ class NativeLibrary:
             self._library.ah_product(
                 isa, ctypes.byref(geometry), ctypes.byref(planes.struct), _address(lanes[0]),
                 None if sums is None else _address(sums), _address(rows[0]), _address(rows[1]),
-                count, _address(out), out.dtype == torch.int64, (_i64 * 5)(*step), threads,
+                count, _address(out), out.dtype == torch.int64, step, threads,
             )
         )  # fmt: skip
 

@@ -224,7 +224,7 @@ def _round(
     least: float,
 ) -> dict[str, float]:
     """Seconds of one pass, by part."""
-    layer = _split(forward, least, [(Quantizer, "quantize")])
+    layer = _split(forward, least, [(Quantizer, "quantize_unread")])
     product = _split(operator, least, _NATIVE)
     lay, pack, multiply = (sum(product.get(n, 0.0) for n in names) for names in _GROUPS)
     halved = _split(half, least, _NATIVE)
@@ -232,12 +232,14 @@ def _round(
     emit = 2 * sum(halved.get(n, 0.0) for n in _MULTIPLY) - multiply
     emit = min(max(emit, 0.0), multiply)
     return {
-        "quantise": layer["quantize"],
+        "quantise": layer["quantize_unread"],
         "lay lanes": lay,
         "pack rows": pack,
         "inner loop": multiply - emit,
         "emit sums": emit,
         "check, plan, allocate": product["whole"] - lay - pack - multiply,
-        "epilogue and the rest": max(0.0, layer["whole"] - layer["quantize"] - product["whole"]),
+        "epilogue and the rest": max(
+            0.0, layer["whole"] - layer["quantize_unread"] - product["whole"]
+        ),
         "whole": layer["whole"],
     }

@@ -213,7 +213,10 @@ def _case(
     source = rng.integers(0, 256, extent(g.shape, g.step)).astype(np.uint8)
     if planes == 0:
         layout.pop("row_order", None)  # a lookup has its rows contiguous
-    return Case(name, g, count, _tables(rng, planes), source, rows, **layout)
+    tables = _tables(rng, planes)
+    largest = g.channels * g.taps * int(abs(tables.table()).max())
+    layout["wide"] = layout.get("wide", False) or largest >= 2**31
+    return Case(name, g, count, tables, source, rows, **layout)
 
 
 def _matrices(rng: np.random.Generator) -> Iterator[Case]:
@@ -252,6 +255,8 @@ def _long_sums(rng: np.random.Generator) -> Iterator[Case]:
     g = Geometry(1, 1, 32769, (1, 1, 130))
     codes = np.full(130 * 32769, 255, np.uint8)
     yield Case("largest entries of many rows", g, 20, largest, codes, rows, wide=True)
+    g = Geometry(1, 2, 1, (1, 1, 32800), (1, 1, 32800))
+    yield _case(rng, "long narrow depthwise", g, 2, 0, wide=True)
     for planes in (0, 1):
         yield _case(rng, f"long narrow, {planes} planes", Geometry(1, 1, 40000, ONE), 2, planes)
 
@@ -262,6 +267,14 @@ def _convolutions(rng: np.random.Generator) -> Iterator[Case]:
     shapes = {
         "plain": Geometry(2, 1, 5, (1, 7, 9), (1, 3, 3), (0, 1, 1), (0, 1, 1), pad=200),
         "depthwise": Geometry(2, 6, 1, (1, 8, 8), (1, 3, 3), (0, 1, 1), (0, 1, 1), pad=3),
+        "depthwise, channels last": Geometry(
+            2, 19, 1, (1, 9, 20), (1, 3, 3), (0, 1, 1), (0, 1, 1), (1, 2, 1), pad=4,
+            order=channels_last,
+        ),
+        "depthwise, strided and dilated": Geometry(
+            2, 3, 1, (3, 13, 17), (2, 3, 4), (1, 1, 3), (0, 2, 1), (2, 2, 3), (1, 3, 2), pad=1
+        ),
+        "depthwise, large": Geometry(1, 2, 1, (1, 20, 30), (1, 3, 3), (0, 1, 1), (0, 1, 1)),
         "many channels": Geometry(1, 1, 24, (1, 6, 30), (1, 3, 3), order=channels_last),
         "channels last": Geometry(
             2, 2, 7, (1, 9, 5), (1, 2, 3), (0, 1, 0), (0, 0, 2), pad=128, order=channels_last
@@ -293,7 +306,14 @@ def _convolutions(rng: np.random.Generator) -> Iterator[Case]:
                 rng, f"{name}, {planes} planes", g, 5, planes, out_order=out_order,
                 row_order=row_order, out_gap=1 + (row_order[1] == 2), wide=planes == 2,
             )  # fmt: skip
-    for name in ("plain", "channels last", "strided", "one dimension", "three dimensions"):
+    for name in (
+        "plain",
+        "channels last",
+        "strided",
+        "one dimension",
+        "three dimensions",
+        "depthwise",
+    ):
         for out_order in ((0, 1, 2, 3, 4), channels_last):
             yield _case(rng, f"{name}, many rows", shapes[name], 57, 0, out_order=out_order)
 
@@ -312,7 +332,7 @@ def _random(rng: np.random.Generator, number: int) -> Iterator[Case]:
         g = Geometry(
             images=int(rng.integers(1, 4)),
             groups=int(rng.integers(1, 4)),
-            channels=int(rng.integers(1, 10)),
+            channels=int(rng.choice([1, *range(1, 10)])),
             size=three(1, 40 // n**2 + 3, n, 1),
             kernel=three(1, 5, n, 1),
             before=three(0, 4, n, 0),

@@ -12,7 +12,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -53,13 +53,16 @@ def build(
     processor: str,
     optimization: str,
     *,
-    emulated: bool = False,
+    emulated: Sequence[str] | None = None,
     sanitized: bool = True,
 ) -> Path:
-    """Compile the driver and all of the engine, or of its sets AVX-512, emulated, alone."""
+    """Compile the driver and all of the engine, or of its sets AVX-512 alone, emulated.
+
+    `emulated` holds more flags for that one.
+    """
     flags, own = cmake_flags(processor)
-    if emulated:  # intrinsics wrap, and SIMDe writes them as signed sums
-        own = {"avx512": [f"-I{EMULATED}", "-fwrapv", "-Wno-psabi"]}
+    if emulated is not None:  # intrinsics wrap, and SIMDe writes them as signed sums
+        own = {"avx512": [f"-I{EMULATED}", "-fwrapv", "-Wno-psabi", *emulated]}
     flags += [*COMMON, *(SANITIZERS if sanitized else ()), optimization, f"-I{SOURCES}"]
     flags += [f"-DAH_HAVE_{name.upper()}" for name in own]
     shared = [p for p in SOURCES.glob("*.c") if not p.stem.startswith("kernels_")]
@@ -192,8 +195,14 @@ def test_what_a_machine_lacks_is_left_alone(
 
 
 @pytest.mark.slow
-def test_avx512_equals_plain_loops(tmp_path: Path, write_vectors: Callable[[int], Path]) -> None:
-    """So do the AVX-512 kernels on any machine, their intrinsics emulated, likewise."""
+@pytest.mark.parametrize("pairs", [0, 1])
+def test_avx512_equals_plain_loops(
+    pairs: int, tmp_path: Path, write_vectors: Callable[[int], Path]
+) -> None:
+    """So do the AVX-512 kernels on any machine, their intrinsics emulated, likewise.
+
+    Both kinds of permutation: of what Intel's and of what AMD's cores are quick at.
+    """
     need("gcc", str(SIMDE))
-    driver = build(tmp_path, "gcc", platform.machine(), "-O2", emulated=True)
+    driver = build(tmp_path, "gcc", platform.machine(), "-O2", emulated=[f"-DAH_PAIRS={pairs}"])
     assert agreed(run(driver, write_vectors(30))) == {"scalar", "avx512"}

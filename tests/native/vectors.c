@@ -76,6 +76,13 @@ static int32_t look_up(const vector *v, int32_t isa, int32_t threads, void *out)
     return status;
 }
 
+static int32_t look_up_depthwise(const vector *v, int32_t isa, int32_t threads, void *out) {
+    const numbers *n = &v->n;
+    return ah_lookup_depthwise(isa, &n->g, v->part[SOURCE], v->part[ROWS], n->count,
+                               v->part[IMAGE], n->bias, out, (int32_t)n->wide, n->out_step,
+                               threads);
+}
+
 static int32_t multiply(const vector *v, int32_t isa, int32_t threads, void *out) {
     const numbers *n = &v->n;
     const int64_t rows = n->g.groups * n->count;
@@ -101,14 +108,23 @@ static int32_t multiply(const vector *v, int32_t isa, int32_t threads, void *out
     return status;
 }
 
+typedef int32_t (*way)(const vector *, int32_t, int32_t, void *);
+
+/* Ways to do a case: one, or two where groups have one channel. */
+static int ways_of(const vector *v, way ways[2]) {
+    ways[0] = v->n.planes ? multiply : look_up;
+    ways[1] = look_up_depthwise;
+    return !v->n.planes && v->n.g.channels == 1 ? 2 : 1;
+}
+
 /* `expected` has all of the output, also what the engine has to leave as it was. */
-static void check(const vector *v, int32_t isa, int32_t threads) {
+static void check(const vector *v, way run, int32_t isa, int32_t threads) {
     const int64_t *expected = v->part[EXPECTED];
     const int64_t length = v->bytes[EXPECTED] / 8, size = v->n.wide ? 8 : 4;
     const char *name = v->part[NAME];
     void *out = take(length * size, 0);
     memset(out, 0x5a, (size_t)(length * size));
-    const int32_t status = (v->n.planes ? multiply : look_up)(v, isa, threads, out);
+    const int32_t status = run(v, isa, threads, out);
     if (status != AH_OK)
         fail("%s, %d threads, %.64s: status %d", ah_isa_name(isa), threads, name, status);
     for (int64_t i = 0; i < length; i++) {
@@ -122,14 +138,18 @@ static void check(const vector *v, int32_t isa, int32_t threads) {
 }
 
 /* What is no case is refused before anything is written. */
-static void check_refusals(const vector *v, int32_t isa) {
+static void check_refusals(const vector *v, way run, int32_t isa) {
     vector bad = *v;
     bad.n.g.kernel[1] = 0;
-    if ((v->n.planes ? multiply : look_up)(&bad, isa, 1, NULL) != AH_BAD_ARGUMENT)
+    if (run(&bad, isa, 1, NULL) != AH_BAD_ARGUMENT)
         fail("%s, %.64s: a kernel of 0 is accepted", ah_isa_name(isa), (char *)v->part[NAME]);
-    if ((v->n.planes ? multiply : look_up)(v, isa, 0, NULL) != AH_BAD_ARGUMENT ||
-        (v->n.planes ? multiply : look_up)(v, ah_isa_count(), 1, NULL) != AH_BAD_ARGUMENT)
+    if (run(v, isa, 0, NULL) != AH_BAD_ARGUMENT ||
+        run(v, ah_isa_count(), 1, NULL) != AH_BAD_ARGUMENT)
         fail("%s, %.64s: nothing to run on, and no refusal", ah_isa_name(isa),
+             (char *)v->part[NAME]);
+    bad = *v, bad.n.g.channels = 2;
+    if (run == look_up_depthwise && run(&bad, isa, 1, NULL) != AH_BAD_ARGUMENT)
+        fail("%s, %.64s: groups of two channels are accepted", ah_isa_name(isa),
              (char *)v->part[NAME]);
 }
 
@@ -137,8 +157,12 @@ int64_t check_vectors(FILE *file, int32_t isa) {
     int64_t runs = 0;
     for (int64_t left = read_number(file); left; left--) {
         vector v = read_vector(file);
-        check_refusals(&v, isa);
-        for (int32_t threads = 1; threads < 5; threads += 2, runs++) check(&v, isa, threads);
+        way ways[2];
+        for (int i = ways_of(&v, ways) - 1; i >= 0; i--) {
+            check_refusals(&v, ways[i], isa);
+            for (int32_t threads = 1; threads < 5; threads += 2, runs++)
+                check(&v, ways[i], isa, threads);
+        }
         drop(&v);
     }
     return runs;
