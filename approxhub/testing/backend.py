@@ -1162,7 +1162,7 @@ class BackendConformance:
                 if bad is not None:
                     x[-1, -1, -1] = bad
                 for with_real in (False, True):
-                    got = [torch.empty(shape, dtype=t.dtype, device=self.device) for t in want]
+                    got = [torch.full_like(t, 77, device=self.device) for t in want]
                     finite = backend.quantize(
                         *(x.to(self.device), shape, scale.to(self.device), zero.to(self.device)),
                         limits, got[0], *(got[1:] if with_real else (None, None)),
@@ -1198,7 +1198,7 @@ class BackendConformance:
                     total = total - zero[:, None] * each
                 want = total.to(torch.float32) * scale[:, None]
                 want = want + bias[:, None] if with_bias else want
-                out = torch.empty(shape, device=self.device)
+                out = torch.full(shape, 77.0, device=self.device)
                 there = [t.to(self.device) for t in (acc, term, zero, sums, scale, bias)]
                 backend.dequantize(
                     there[0], shape, there[1], there[2], there[3] if with_sums else None, groups,

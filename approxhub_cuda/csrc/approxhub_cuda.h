@@ -9,7 +9,7 @@
 
 #include <stdint.h>
 
-#define AH_CUDA_ABI 1
+#define AH_CUDA_ABI 2
 
 #ifdef __cplusplus
 extern "C" {
@@ -37,7 +37,8 @@ typedef struct {
  *
  * A matrix: data[group * group_step + row * row_step + k * k_step].
  * An image (image != 0): a row is an output position of all images, in order; k runs over taps, and
- * within a tap over channels. Outside of the image every code is `pad`. Steps are in codes.
+ * within a tap over channels. Outside of the image every code is `pad`, or, where there is a
+ * `pad_from`, its low bits. Steps are in codes.
  */
 typedef struct {
     const void *data;
@@ -49,6 +50,7 @@ typedef struct {
     int32_t channels;              /* of one group */
     int32_t size[3], out[3], kernel[3], stride[3], dilation[3], before[3];
     int32_t pad;                   /* bit pattern */
+    const int32_t *pad_from;       /* or NULL: its value, which the host does not know */
 } ah_operand;
 
 /* Where sums go: out[group * group_step + row / block * block_step + row % block * row_step +
@@ -106,6 +108,59 @@ typedef struct {
     ah_pass pass[AH_MOST_PASSES];
 } ah_product;
 
+/* codes[i] = clamp(round_half_even(x[i] / scale) + zero, least, most), for dense numbers in the order
+ * outer, channel, inner; of `code_bytes` 1, 2 or 4. Where there is a `real`, also that of
+ * (code - zero) * scale, and into `inside` whether a number was not clamped. `finite` is a byte that
+ * is set to 1, then to 0 if a number is NaN or infinite, whose code is `least` or `most`. */
+typedef struct {
+    const float *x;
+    int64_t outer, channels, inner;
+    const float *scale;   /* of each channel */
+    const int32_t *zero;  /* likewise */
+    void *codes;
+    float *real;          /* or NULL */
+    uint8_t *inside;      /* with `real` */
+    uint8_t *finite;
+    int32_t least, most, code_bytes;
+} ah_quantize;
+
+/* out[i] = float(acc[i] + term[c] - zero[c] * sums[g]) * scale[c] + bias[c], for dense numbers in the
+ * order outer, channel c, inner; `sums` has a group g in place of channels / groups channels. */
+typedef struct {
+    const void *acc; /* int64 where `wide`, else int32 */
+    int64_t outer, channels, inner, groups;
+    const int64_t *term, *zero, *sums; /* the last one or NULL */
+    const float *scale, *bias;         /* the last one or NULL */
+    float *out;
+    int32_t wide;
+} ah_dequantize;
+
+/* Recoding of real numbers on a grid, for gradients that are tables. With code = round(x / scale) +
+ * zero and its bits p = code & mask: out[t][i] = scale[c] * table[t][p] for each term t, and with
+ * `whole` x[i] is added to the first. */
+#define AH_MOST_TERMS 4
+typedef struct {
+    const float *x;
+    int64_t outer, channels, inner;
+    const float *scale;
+    const int32_t *zero;
+    const float *table; /* terms of mask + 1 entries each */
+    float *out;         /* terms of outer * channels * inner numbers each */
+    int32_t mask, terms, whole; /* a mask of 24 bits at most */
+} ah_recode;
+
+/* sum[i] += sum over terms t, in order, of table[t][p] * products[t][i], with p as in ah_recode. */
+typedef struct {
+    const float *x;
+    int64_t outer, channels, inner;
+    const float *scale;
+    const int32_t *zero;
+    const float *table;
+    const float *products[AH_MOST_TERMS];
+    float *sum;
+    int32_t mask, terms;
+} ah_combine;
+
 int32_t ah_cuda_abi(void);
 /* 1 where kernels run on the host (see emulation/), so that memory of the device is the host's. */
 int32_t ah_cuda_emulated(void);
@@ -116,6 +171,10 @@ int32_t ah_cuda_devices(int32_t *count);
 int32_t ah_cuda_card(int32_t device, ah_card *card);
 int32_t ah_cuda_lookup(int32_t device, void *stream, const ah_lookup *work);
 int32_t ah_cuda_product(int32_t device, void *stream, const ah_product *work);
+int32_t ah_cuda_quantize(int32_t device, void *stream, const ah_quantize *work);
+int32_t ah_cuda_dequantize(int32_t device, void *stream, const ah_dequantize *work);
+int32_t ah_cuda_recode(int32_t device, void *stream, const ah_recode *work);
+int32_t ah_cuda_combine(int32_t device, void *stream, const ah_combine *work);
 
 #ifdef __cplusplus
 }

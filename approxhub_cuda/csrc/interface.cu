@@ -121,12 +121,15 @@ AH_EXPORT int32_t ah_cuda_devices(int32_t *count) {
 
 AH_EXPORT int32_t ah_cuda_card(int32_t device, ah_card *card) {
     memset(card, 0, sizeof *card);
+#ifdef __CUDACC__  // an emulated card may be another one by now
     if (known(device, card) == AH_OK) return AH_OK;
+#endif
     OnDevice current(device);
     cudaError_t error = current.error();
     if (!error) error = describe(device, card);
     if (!error) error = ready_lookup(*card);
     if (!error) error = ready_product(*card);
+    if (!error) error = ready_real(*card);
     if (error) return status_of(error);
     std::lock_guard<std::mutex> lock(mutex);
     if (cards.size() <= static_cast<size_t>(device)) cards.resize(device + 1);
@@ -140,4 +143,20 @@ AH_EXPORT int32_t ah_cuda_lookup(int32_t device, void *stream, const ah_lookup *
 
 AH_EXPORT int32_t ah_cuda_product(int32_t device, void *stream, const ah_product *work) {
     return on_card(device, stream, work, run_product);
+}
+
+AH_EXPORT int32_t ah_cuda_quantize(int32_t device, void *stream, const ah_quantize *work) {
+    return on_card(device, stream, work, run_quantize);
+}
+
+AH_EXPORT int32_t ah_cuda_dequantize(int32_t device, void *stream, const ah_dequantize *work) {
+    return on_card(device, stream, work, run_dequantize);
+}
+
+AH_EXPORT int32_t ah_cuda_recode(int32_t device, void *stream, const ah_recode *work) {
+    return on_card(device, stream, work, run_recode);
+}
+
+AH_EXPORT int32_t ah_cuda_combine(int32_t device, void *stream, const ah_combine *work) {
+    return on_card(device, stream, work, run_combine);
 }

@@ -66,10 +66,15 @@ __device__ __forceinline__ bool meets(const ah_operand &o, const Row &r, const T
     return all;
 }
 
+// The code outside of an image; the kernels that read it take its low bits.
+__device__ __forceinline__ uint32_t padding_of(const ah_operand &o) {
+    return static_cast<uint32_t>(o.pad_from ? __ldg(o.pad_from) : o.pad);
+}
+
 // The code of a row and a tap, which both are there.
 template <typename Code>
 __device__ __forceinline__ uint32_t code_at(const ah_operand &o, const Row &r, const Tap &t) {
-    if (o.image && !meets(o, r, t)) return static_cast<uint32_t>(o.pad);
+    if (o.image && !meets(o, r, t)) return static_cast<Code>(padding_of(o));
     return static_cast<const Code *>(o.data)[r.offset + t.offset];
 }
 
@@ -86,7 +91,7 @@ __host__ __device__ __forceinline__ bool in_words(const ah_operand &o) {
 __device__ __forceinline__ uint32_t four_codes(const ah_operand &a, const Row &row, const Tap *taps,
                                                int count, bool words) {
     if (words && count >= 4) {
-        if (a.image && !meets(a, row, taps[0])) return static_cast<uint32_t>(a.pad) * 0x01010101u;
+        if (a.image && !meets(a, row, taps[0])) return (padding_of(a) & 255u) * 0x01010101u;
         const uint8_t *at = static_cast<const uint8_t *>(a.data) + row.offset + taps[0].offset;
         return *reinterpret_cast<const uint32_t *>(at);
     }

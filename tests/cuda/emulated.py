@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "approxhub_cuda"
 FLAGS = (
     "-std=c++17", "-g1", "-O1", "-fPIC", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas",
-    "-fvisibility=hidden", "-fno-strict-aliasing",
+    "-fvisibility=hidden", "-fno-strict-aliasing", "-ffp-contract=off",
 )  # fmt: skip
 SANITIZED = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer")
 
@@ -71,3 +71,17 @@ def configure(
     loaded = ctypes.CDLL(str(path))
     loaded.ah_emulation_configure.argtypes = (ctypes.c_uint64, *[ctypes.c_int] * 5)
     loaded.ah_emulation_configure(seed, *capability, processors, shared, refused)
+
+
+def sanitizers() -> dict[str, str]:
+    """Environment in which Python can load a sanitized library."""
+    names = ("libasan.so", "libubsan.so", "libstdc++.so")
+    found = [
+        subprocess.run(["g++", f"-print-file-name={n}"], capture_output=True, text=True).stdout
+        for n in names
+    ]
+    return {
+        "LD_PRELOAD": " ".join(path.strip() for path in found),
+        "ASAN_OPTIONS": "detect_leaks=0:detect_stack_use_after_return=0",
+        "UBSAN_OPTIONS": "print_stacktrace=1",
+    }

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import approxhub as ah
+from approxhub.errors import CalibrationError
 from approxhub.ops import lut_conv, lut_gemm, register
 
 pytestmark = pytest.mark.gpu
@@ -96,6 +97,92 @@ def test_it_can_be_captured(way: str) -> None:
         graph.replay()
         torch.cuda.synchronize()
         assert torch.equal(out.cpu(), wanted(a, b))
+
+
+def network() -> tuple[nn.Module, Tensor]:
+    """A converted network with padding and zero points, and its input."""
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.ConvTranspose2d(8, 4, 3, stride=2), nn.ReLU(),
+        nn.Flatten(), nn.Linear(4 * 17 * 17, 10),
+    )  # fmt: skip
+    net, x = ah.approximate(net, "drum:8u/k=4"), torch.randn(2, 3, 8, 8)
+    ah.calibrate(net, [x])
+    return net, x
+
+
+def test_layers_have_the_bits_of_the_cpu() -> None:
+    """Quantising, sums and dequantising of whole layers give the floats of the CPU, to the bit."""
+    net, x = network()
+    wanted = net.eval()(x)
+    found = net.cuda()(x.cuda()).cpu()
+    assert torch.equal(found, wanted)
+    assert torch.equal(found.signbit(), wanted.signbit())
+
+
+def test_a_network_can_be_captured() -> None:
+    """A captured pass of a whole network, padding and all, gives what its input says at replays."""
+    net, x = network()
+    net, x = net.eval().cuda(), x.cuda()
+    with torch.no_grad():
+        net(x)
+        torch.cuda.synchronize()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            out = net(x)
+        for scale in (0.5, 3.0):
+            x.mul_(scale)
+            graph.replay()
+            assert torch.equal(out, net(x))
+
+
+@pytest.mark.parametrize("gradient", ["straight-through", "table-2d(half_window=4)"])
+def test_a_step_of_training_can_be_captured(gradient: str) -> None:
+    """Captured, forward and backward move ranges and give gradients as they do otherwise."""
+    found = []
+    for captured in (False, True):
+        net, x = network()
+        ah.set_gradient(net, gradient)
+        net, x = net.train().cuda(), x.cuda()
+
+        def step(net: nn.Module = net, x: Tensor = x) -> None:
+            net.zero_grad(set_to_none=True)
+            net(x).square().mean().backward()
+
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            step()
+        torch.cuda.current_stream().wait_stream(side)
+        if captured:
+            graph = torch.cuda.CUDAGraph()
+            net.zero_grad(set_to_none=True)
+            with torch.cuda.graph(graph):
+                step()
+            graph.replay()
+        else:
+            step()
+        torch.cuda.synchronize()
+        found.append([*net.buffers(), *(p.grad for p in net.parameters())])
+    for eager, replayed in zip(*found, strict=True):
+        torch.testing.assert_close(replayed, eager)
+
+
+def test_nan_is_not_lost_and_not_waited_for() -> None:
+    """NaN makes NaN of a result; eager_checks names the layer."""
+    net, x = network()
+    net, x = net.eval().cuda(), x.cuda()
+    net(x)
+    x[0, 0, 0, 0] = torch.nan
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        y = net(x)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert y.isnan().all()
+    with ah.eager_checks(), pytest.raises(CalibrationError, match="layer '0'"):
+        net(x)
 
 
 def test_every_device_gives_the_same_sums() -> None:
@@ -181,6 +268,7 @@ def test_compute_sanitizer_has_no_complaint() -> None:
 
 _PROGRAM = f"""
 import torch
+import approxhub as ah
 from approxhub.testing.contract import lopsided
 from approxhub_cuda.backend import CudaBackend
 m = lopsided("8s", "8s")
@@ -191,5 +279,8 @@ for way in {WAYS!r}:
         a = torch.randint(-128, 128, (rows, k), dtype=torch.int8, device="cuda")
         b = torch.randint(-128, 128, (k, n), dtype=torch.int8, device="cuda")
         backend.gemm(a, b, tables, torch.int64)
+layer = ah.nn.Conv2d(3, 5, 3, padding=1, multiplier=lopsided("8u", "8u")).cuda()
+layer.set_gradient("table-2d(half_window=3)")
+layer(torch.randn(2, 3, 9, 7, device="cuda", requires_grad=True)).sum().backward()
 torch.cuda.synchronize()
 """

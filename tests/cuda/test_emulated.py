@@ -2,128 +2,54 @@
 
 from __future__ import annotations
 
+import functools
+import multiprocessing
+import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import emulated
-import numpy as np
 import pytest
+import small
 import torch
 from approxhub_cuda.backend import CudaBackend
 from approxhub_cuda.native import Library
+from small import CPU, WAYS, looped, operands
 
-from approxhub.backends import Convolution, ConvRequest, GemmRequest, ReferenceBackend
+from approxhub.backends import Convolution, ConvRequest, GemmRequest
 from approxhub.errors import BackendUnavailableError, EngineError
-from approxhub.multiplier import Multiplier
-from approxhub.operands import OperandFormat
 from approxhub.testing.contract import lopsided
 
-WAYS = ("staged", "shared", "cached", "plain")
-CPU = torch.device("cpu")
 HERE = Path(__file__).parent
-
-
-def operands(
-    m: Multiplier, rows: int, k: int, n: int, seed: int = 0
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Random values of both operands."""
-    rng = np.random.default_rng(seed)
-    return (
-        torch.from_numpy(rng.integers(m.a.min, m.a.max + 1, (rows, k))),
-        torch.from_numpy(rng.integers(m.b.min, m.b.max + 1, (k, n))),
-    )
-
-
-def looped(m: Multiplier, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """The sums, by numpy on the table."""
-    x, w = a.numpy() & (m.a.size - 1), b.numpy() & (m.b.size - 1)
-    return torch.from_numpy(m.table[x[:, :, None], w[None]].astype(np.int64).sum(1))
-
-
-def sums(
-    backend: CudaBackend, m: Multiplier, rows: int, k: int, n: int, seed: int = 0
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """What the backend makes of random operands, and what it must be."""
-    a, b = operands(m, rows, k, n, seed)
-    return backend.gemm(a, b, backend.prepare(m, CPU), torch.int64), looped(m, a, b)
 
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("formats", ["8s 8u", "4u 8s"])
 def test_every_way_gives_the_sums_of_the_table(kernels: Path, way: str, formats: str) -> None:
     """Odd sizes, tails of tiles and cut sums are exact, though T[0][0] is 64."""
-    backend, m = CudaBackend(Library(str(kernels)), way), lopsided(*formats.split())
-    for size in ((3, 1, 2), (5, 147, 9), (130, 33, 5), (2, 300, 33)):
-        found, wanted = sums(backend, m, *size)
-        assert torch.equal(found, wanted), size
+    small.every_way(kernels, way, formats)
 
 
 @pytest.mark.parametrize(("formats", "rank"), [("8s 8u", 0), ("8u 8u", 3), ("4u 8s", 6)])
 def test_recoded_products_are_the_sums_of_the_table(kernels: Path, formats: str, rank: int) -> None:
     """On the matrix units too, with one pass of planes or several, of every sign and weight."""
-    m = of_rank(*formats.split(), rank)
-    backend = CudaBackend(Library(str(kernels)), "factored")
-    tables = backend.prepare(m, CPU)
-    assert tables.recodings is not None
-    assert tables.recodings.planes > rank
-    assert (len(tables.recodings.passes) > 1) == (rank > 0)
-    for size in ((3, 1, 2), (5, 147, 9), (130, 33, 5), (2, 600, 70)):
-        a, b = operands(m, *size)
-        assert "factored" in explained(backend, m, *size) or rank == 0
-        for dtype in (torch.int32, torch.int64):
-            assert torch.equal(backend.gemm(a, b, tables, dtype).long(), looped(m, a, b)), size
-
-
-def of_rank(a: str, b: str, rank: int) -> Multiplier:
-    """The exact product plus `rank` terms, one of which takes two digits where both are 8u."""
-    x, w = OperandFormat.parse(a), OperandFormat.parse(b)
-    rng = np.random.default_rng(rank)
-    u, v = rng.integers(-6, 7, (x.size, rank)), rng.integers(-6, 7, (rank, w.size))
-    if rank and a == b:
-        u[:, 0] = rng.integers(-300, 300, x.size)
-    table = x.values()[:, None] * w.values()[None, :] + u @ v
-    return Multiplier.from_table(table, name=f"r{rank}", a_signed=x.signed, b_signed=w.signed)
-
-
-def explained(backend: CudaBackend, m: Multiplier, rows: int, k: int, n: int) -> str:
-    """What the backend says of a product."""
-    request = GemmRequest(m, rows, k, n, CPU, torch.int64)
-    return backend.explain(request, backend.prepare(m, CPU))
+    small.recoded(kernels, formats, rank)
 
 
 @pytest.mark.parametrize("way", [*WAYS, "factored"])
 @pytest.mark.parametrize("groups", [1, 2, 8])
 def test_convolutions(kernels: Path, way: str, groups: int) -> None:
     """Padding is a code like others; strides, dilations, groups and depthwise are exact."""
-    backend = CudaBackend(Library(str(kernels)), way)
-    m = of_rank("8u", "8s", 3) if way == "factored" else lopsided("8u", "8s")
-    c = Convolution((2, 1), ((1, 2), (0, 1)), (1, 2), groups, 77)
-    rng = np.random.default_rng(groups)
-    x = torch.from_numpy(rng.integers(0, 256, (2, 8, 7, 6), dtype=np.uint8))
-    w = torch.from_numpy(rng.integers(-128, 128, (8, 8 // groups, 3, 2), dtype=np.int8))
-    reference = ReferenceBackend()
-    from approxhub.backends.patches import convolve_patches
-
-    prepared = reference.prepare(m, CPU)
-    wanted = convolve_patches(
-        x, w, c, torch.int32, lambda a, b: reference.gemm(a, b, prepared, torch.int32)
-    )
-    assert torch.equal(backend.conv(x, w, backend.prepare(m, CPU), torch.int32, c), wanted)
+    small.convolutions(kernels, way, groups)
 
 
 def test_no_schedule_changes_a_sum(kernels: Path) -> None:
     """Threads and blocks in other orders, and sums cut for other cards, give the same integers."""
-    m = lopsided("8s", "8s")
-    for seed in range(3):
-        emulated.configure(kernels, seed=seed, processors=1 + 30 * seed)
-        for way in (*WAYS, "factored"):
-            backend = CudaBackend(Library(str(kernels)), way)
-            taken = of_rank("8s", "8s", 2) if way == "factored" else m
-            found, wanted = sums(backend, taken, 9, 1100, 10)
-            assert torch.equal(found, wanted), (seed, way)
+    small.schedules(kernels)
 
 
 def test_a_launch_that_fails_is_an_error(kernels: Path) -> None:
@@ -201,15 +127,26 @@ FAULTS = {
     "a column too many is written": (
         "product.cuh", "if (c < w.columns) {", "if (c <= w.columns) {"
     ),
-    "padding is code 0": ("operand.cuh", "return static_cast<uint32_t>(o.pad);", "return 0;"),
+    "padding is code 0": ("operand.cuh", "? __ldg(o.pad_from) : o.pad", "? __ldg(o.pad_from) : 0"),
+    "padding is not read from the card": ("operand.cuh", "? __ldg(o.pad_from) :", "? 0 :"),
     "a row of the image too many": ("operand.cuh", "at < o.size[d]", "at <= o.size[d]"),
+    "the last number is left out": ("real.cuh", "numbers - i)), p);", "numbers - i - 1)), p);"),
+    "numbers after the first share its channel": (
+        "real.cuh", "if (++p.at < inner) return;", "return;"
+    ),
+    "NaN is not noticed": ("real.cuh", "fabsf(x[j]) <= kLargest", "kLargest > 0.0f"),
+    "blocks take their numbers once": ("real.cuh", "numbers; i += step", "numbers; i += numbers"),
+    "the first sum of groups serves all": (
+        "real.cuh", "p.outer * w.groups + quotient(p.channel, together)", "p.outer * w.groups"
+    ),
+    "terms of a gradient are left out": ("real.cuh", "if (t >= w.terms)", "if (t > 0)"),
 }  # fmt: skip
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FAULTS)
 def test_faults_are_caught(kernels: Path, name: str, tmp_path: Path) -> None:
-    """A fault put into the sources makes the small tests above fail."""
+    """A fault put into the sources makes the small checks fail, or ends their process."""
     emulated.need()
     file, right, wrong = FAULTS[name]
     package = Path(shutil.copytree(emulated.PACKAGE, tmp_path / "package"))
@@ -223,46 +160,34 @@ def test_faults_are_caught(kernels: Path, name: str, tmp_path: Path) -> None:
         "-Wno-unused-parameter",
         package=package,
         known=kernels,
-        changed="product.cu" if file == "product.cuh" else "lookup.cu",
+        changed={"product.cuh": "product.cu", "real.cuh": "real.cu"}.get(file, "lookup.cu"),
     )
-    done = run_small_tests(library)
-    assert done.returncode != 0, f"nobody noticed that {name}\n{done.stdout}"
+    check = small.all_real if file == "real.cuh" else small.all_sums
+    assert survives(check, kernels), "the right kernels fail"
+    assert not survives(check, library), f"nobody noticed that {name}"
 
 
-def run_small_tests(library: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run the tests above that make sums, on another build of the kernels."""
-    import os
-
-    return subprocess.run(
-        [
-            sys.executable, "-m", "pytest", "-q", "-x", "-n", "0", "-p", "no:cacheprovider",
-            "-m", "not slow", str(HERE / "test_emulated.py"),
-            "-k", "every_way or recoded or convolutions or schedule",
-        ],
-        cwd=library.parent, capture_output=True, text=True, timeout=500,
-        env={**os.environ, "APPROXHUB_TEST_EMULATED": str(library), "OMP_NUM_THREADS": "1",
-             **environment},
-    )  # fmt: skip
+@functools.cache
+def survives(check: Callable[[Path], None], library: Path) -> bool:
+    """Whether a check ends well, in a process of its own."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["small"])  # torch is imported once
+    child = context.Process(target=check, args=(library,))
+    child.start()
+    child.join(200)
+    child.kill()
+    return child.exitcode == 0
 
 
 @pytest.mark.slow
 def test_no_sanitizer_complains(tmp_path: Path) -> None:
-    """Under the address and undefined-behaviour sanitizers the small tests pass."""
+    """Under the address and undefined-behaviour sanitizers the small checks pass."""
     emulated.need()
     library = emulated.build(tmp_path / "kernels.so", *emulated.SANITIZED)
-    done = run_small_tests(library, **sanitizers())
+    done = subprocess.run(
+        [sys.executable, str(HERE / "small.py"), str(library)],
+        cwd=tmp_path, capture_output=True, text=True, timeout=500,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path),
+             **emulated.sanitizers()},
+    )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
-
-
-def sanitizers() -> dict[str, str]:
-    """Environment in which Python can load a sanitized library."""
-    names = ("libasan.so", "libubsan.so", "libstdc++.so")
-    found = [
-        subprocess.run(["g++", f"-print-file-name={n}"], capture_output=True, text=True).stdout
-        for n in names
-    ]
-    return {
-        "LD_PRELOAD": " ".join(path.strip() for path in found),
-        "ASAN_OPTIONS": "detect_leaks=0:detect_stack_use_after_return=0",
-        "UBSAN_OPTIONS": "print_stacktrace=1",
-    }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -43,6 +44,8 @@ class CudaBackend:
     BackendUnavailableError
         If there is no such way.
     """
+
+    reads_pad = True
 
     def __init__(self, library: Library | None = None, way: str | None = None) -> None:
         if way is not None and way not in _WAYS:
@@ -87,6 +90,11 @@ class CudaBackend:
         if index not in self._cards:
             self._cards[index] = self._library.card(index)
         return self._cards[index]
+
+    def _where(self, device: torch.device) -> tuple[int, int]:
+        """The device, whose kernels are loaded, and the stream."""
+        self._card(device)
+        return self._index(device), self._stream(device)
 
     def ways(self) -> dict[str, CudaBackend]:
         """The same backend, bound to one way: for benchmarks."""
@@ -158,6 +166,8 @@ class CudaBackend:
     ) -> Tensor:
         """Convolution: ``(N, C, ...)`` and ``(O, C / groups, ...) -> (N, O, ...)`` of `dtype`."""
         size = c.output_size(tuple(x.shape[2:]), tuple(w.shape[2:]))
+        if c.pad is not None:
+            c = replace(c, pad=c.pad.to(torch.int32))
         outputs, channels = w.shape[0] // c.groups, w.shape[1]
         k, pixels = w[0].numel(), math.prod(size)
         image, weights = _codes(x, prepared), _codes(w, prepared)
@@ -175,12 +185,63 @@ class CudaBackend:
         self._run(prepared, left, right, sums, shape, x.device)
         return out
 
+    # --- real numbers -----------------------------------------------------------------
+
+    def quantize(
+        self, x: Tensor, shape: tuple[int, int, int], scale: Tensor, zero: Tensor,
+        limits: tuple[int, int], codes: Tensor, real: Tensor | None, inside: Tensor | None,
+    ) -> Tensor:  # fmt: skip
+        """As :meth:`approxhub.backends.RealNumbers.quantize`; the answer is not waited for."""
+        finite = torch.empty((), dtype=torch.bool, device=x.device)
+        work = native.Quantize(
+            x.data_ptr(), *shape, scale.data_ptr(), zero.data_ptr(), codes.data_ptr(),
+            _address(real), _address(inside), finite.data_ptr(), *limits, codes.element_size(),
+        )  # fmt: skip
+        self._library.quantize(*self._where(x.device), work)
+        return finite
+
+    def dequantize(
+        self, acc: Tensor, shape: tuple[int, int, int], term: Tensor, zero: Tensor | None,
+        sums: Tensor | None, groups: int, scale: Tensor, bias: Tensor | None, out: Tensor,
+    ) -> None:  # fmt: skip
+        """As :meth:`approxhub.backends.RealNumbers.dequantize`."""
+        work = native.Dequantize(
+            acc.data_ptr(), *shape, groups, term.data_ptr(), _address(zero), _address(sums),
+            scale.data_ptr(), _address(bias), out.data_ptr(), acc.dtype == torch.int64,
+        )  # fmt: skip
+        self._library.dequantize(*self._where(acc.device), work)
+
+    def recode(
+        self, x: Tensor, shape: tuple[int, int, int], scale: Tensor, zero: Tensor, mask: int,
+        table: Tensor, whole: bool, out: Tensor,
+    ) -> None:  # fmt: skip
+        """As :meth:`approxhub.backends.GradientTables.recode`."""
+        work = native.Recode(
+            x.data_ptr(), *shape, scale.data_ptr(), zero.data_ptr(), table.data_ptr(),
+            out.data_ptr(), mask, len(table), whole,
+        )  # fmt: skip
+        self._library.recode(*self._where(x.device), work)
+
+    def combine(
+        self, total: Tensor, x: Tensor, shape: tuple[int, int, int], scale: Tensor, zero: Tensor,
+        mask: int, table: Tensor, products: Sequence[Tensor],
+    ) -> None:  # fmt: skip
+        """As :meth:`approxhub.backends.GradientTables.combine`."""
+        work = native.Combine(
+            x.data_ptr(), *shape, scale.data_ptr(), zero.data_ptr(), table.data_ptr(),
+            (native._pointer * native.MOST_TERMS)(*(p.data_ptr() for p in products)),
+            total.data_ptr(), mask, len(products),
+        )  # fmt: skip
+        self._library.combine(*self._where(x.device), work)
+
+    # --- launching --------------------------------------------------------------------
+
     def _run(
         self, tables: CardTables, a: Operand, b: Operand, sums: Sums, shape: Shape,
         device: torch.device,
     ) -> None:  # fmt: skip
         chosen, lookup = self._plan(tables, shape, device)
-        where = self._index(device), self._stream(device)
+        where = self._where(device)
         if chosen.way != "lookup":
             assert tables.recodings is not None
             recodings = tables.recodings
@@ -222,6 +283,10 @@ def _matrix(t: Tensor, rows: int, row_step: int, k_step: int, group_step: int = 
     )
 
 
+def _address(t: Tensor | None) -> int | None:
+    return None if t is None else t.data_ptr()
+
+
 def _filled(values: Sequence[int], filler: int) -> tuple[int, ...]:
     """Three dimensions out of up to three: those in front are added."""
     return (filler,) * (3 - len(values)) + tuple(values)
@@ -236,6 +301,7 @@ def _image(
     o = Operand(
         data=x.data_ptr(), rows=x.shape[0] * math.prod(out), group_step=channels * x.stride(1),
         image=1, channels=channels, pad=c.pad_value & (255 if tables.by_bytes else 65535),
+        pad_from=None if c.pad is None else c.pad.data_ptr(),
     )  # fmt: skip
     o.step[:] = (x.stride(0), x.stride(1), *_filled(x.stride()[2:], 0))
     o.size[:] = _filled(x.shape[2:], 1)

@@ -13,14 +13,27 @@ from typing import Any
 
 from approxhub.errors import BackendUnavailableError, EngineError
 
-__all__ = ["Card", "Library", "Lookup", "Operand", "Pass", "Product", "Sums", "load_library"]
+__all__ = [
+    "Card",
+    "Combine",
+    "Dequantize",
+    "Library",
+    "Lookup",
+    "Operand",
+    "Pass",
+    "Product",
+    "Quantize",
+    "Recode",
+    "Sums",
+    "load_library",
+]
 
-ABI = 1
+ABI = 2
 _NAME = "libapproxhub_cuda.so"
 
 _i32, _i64, _pointer = ctypes.c_int32, ctypes.c_int64, ctypes.c_void_p
 STAGED, CACHED, SHARED, PLAIN = range(4)
-MOST_PASSES = 64
+MOST_PASSES, MOST_TERMS = 64, 4
 
 
 class Card(ctypes.Structure):
@@ -45,6 +58,7 @@ class Operand(ctypes.Structure):
         ("channels", _i32),
         *((name, _i32 * 3) for name in ("size", "out", "kernel", "stride", "dilation", "before")),
         ("pad", _i32),
+        ("pad_from", _pointer),
     )
 
 
@@ -96,6 +110,57 @@ class Product(ctypes.Structure):
     )
 
 
+_DENSE = tuple((name, _i64) for name in ("outer", "channels", "inner"))
+
+
+class Quantize(ctypes.Structure):
+    """Codes of real numbers; ``ah_quantize``."""
+
+    _fields_ = (
+        ("x", _pointer),
+        *_DENSE,
+        *((name, _pointer) for name in ("scale", "zero", "codes", "real", "inside", "finite")),
+        *((name, _i32) for name in ("least", "most", "code_bytes")),
+    )
+
+
+class Dequantize(ctypes.Structure):
+    """Real numbers of sums; ``ah_dequantize``."""
+
+    _fields_ = (
+        ("acc", _pointer),
+        *_DENSE,
+        ("groups", _i64),
+        *((name, _pointer) for name in ("term", "zero", "sums", "scale", "bias", "out")),
+        ("wide", _i32),
+    )
+
+
+class Recode(ctypes.Structure):
+    """Terms of a gradient's table, for numbers on a grid; ``ah_recode``."""
+
+    _fields_ = (
+        ("x", _pointer),
+        *_DENSE,
+        *((name, _pointer) for name in ("scale", "zero", "table", "out")),
+        *((name, _i32) for name in ("mask", "terms", "whole")),
+    )
+
+
+class Combine(ctypes.Structure):
+    """Products of such terms, summed up; ``ah_combine``."""
+
+    _fields_ = (
+        ("x", _pointer),
+        *_DENSE,
+        *((name, _pointer) for name in ("scale", "zero", "table")),
+        ("products", _pointer * MOST_TERMS),
+        ("sum", _pointer),
+        ("mask", _i32),
+        ("terms", _i32),
+    )
+
+
 class Library:
     """The loaded library.
 
@@ -130,8 +195,8 @@ class Library:
         loaded.ah_cuda_error.argtypes = (_i32,)
         loaded.ah_cuda_devices.argtypes = (_pointer,)
         loaded.ah_cuda_card.argtypes = (_i32, _pointer)
-        for name in ("ah_cuda_lookup", "ah_cuda_product"):
-            getattr(loaded, name).argtypes = (_i32, _pointer, _pointer)
+        for name in ("lookup", "product", "quantize", "dequantize", "recode", "combine"):
+            getattr(loaded, f"ah_cuda_{name}").argtypes = (_i32, _pointer, _pointer)
         self._loaded: Any = loaded
         self.emulated = bool(loaded.ah_cuda_emulated())
 
@@ -161,6 +226,26 @@ class Library:
         """Put a sum of products of recoded codes on a stream."""
         status = self._loaded.ah_cuda_product(device, stream, ctypes.byref(work))
         self._check(status, "multiplying recoded codes")
+
+    def quantize(self, device: int, stream: int, work: Quantize) -> None:
+        """Put the quantising of real numbers on a stream."""
+        status = self._loaded.ah_cuda_quantize(device, stream, ctypes.byref(work))
+        self._check(status, "quantising")
+
+    def dequantize(self, device: int, stream: int, work: Dequantize) -> None:
+        """Put the dequantising of sums on a stream."""
+        status = self._loaded.ah_cuda_dequantize(device, stream, ctypes.byref(work))
+        self._check(status, "dequantising")
+
+    def recode(self, device: int, stream: int, work: Recode) -> None:
+        """Put the recoding of an operand of a gradient on a stream."""
+        status = self._loaded.ah_cuda_recode(device, stream, ctypes.byref(work))
+        self._check(status, "recoding for a gradient")
+
+    def combine(self, device: int, stream: int, work: Combine) -> None:
+        """Put the summing up of a gradient's products on a stream."""
+        status = self._loaded.ah_cuda_combine(device, stream, ctypes.byref(work))
+        self._check(status, "summing up a gradient")
 
 
 @functools.cache
