@@ -154,13 +154,14 @@ int32_t ah_measure(const ah_geometry *g, int32_t planes, ah_sizes *sizes) {
     ah_layout layout, other;
     int32_t status = ah_layout_of(g, 64, AH_LANES, AH_LANES / 8, &other);
     if (status != AH_OK) return status;
+    const int64_t lookup_lanes = other.lanes;
     ah_layout_free(&other);
     status = ah_layout_of(g, 16, AH_WIDTH, AH_WIDTH / 8, &layout);
     if (status != AH_OK) return status;
     const int64_t steps = planes * layout.quads * layout.taps;
     *sizes = (ah_sizes){
         .taps = layout.taps,
-        .lookup_lanes = other.lanes,
+        .lookup_lanes = lookup_lanes,
         .product_lanes = layout.lanes,
         .code_bytes = g->groups * g->channels * layout.phases * layout.code_pitch + AH_SLACK,
         .plane_bytes =

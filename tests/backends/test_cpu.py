@@ -386,6 +386,29 @@ def test_tables_for_every_way(kind: str) -> None:
 
 
 @needs_engine
+@pytest.mark.parametrize("name", CONVOLUTIONS)
+def test_lanes_of_both_ways_are_counted(name: str) -> None:
+    """A plan is made of what either way computes: all outputs, and less than all padded lines."""
+    x_shape, w_shape, c = CONVOLUTIONS[name]
+    size = c.output_size(x_shape[2:], w_shape[2:])
+    strides = tuple(math.prod(x_shape[i:]) for i in range(1, len(x_shape) + 1))
+    sizes = load_library().measure(engine._image(x_shape, strides, w_shape[2:], size, c), 1)
+    outputs = x_shape[0] * math.prod(size)
+    padded = x_shape[0] * math.prod(n + k * 3 + 64 for n, k in zip(size, w_shape[2:], strict=True))
+    assert outputs <= sizes.product_lanes <= sizes.lookup_lanes <= padded
+
+
+@needs_engine
+@pytest.mark.parametrize("isa", ISAS)
+def test_a_convolution_takes_what_is_quickest(isa: str) -> None:
+    """Of 64 channels, the exact table is multiplied, and one without structure looked up."""
+    shape, backend = ((4, 64, 28, 28), (64, 64, 3, 3), plain(2, 1)), CpuBackend(isa)
+    for kind, way in (("rank-0", "exact"), ("full-rank", "lookup")):
+        request = ConvRequest(table(kind, signed=True), *shape, CPU, torch.int32)
+        assert f"; {way}" in backend.explain(request, prepared(kind))
+
+
+@needs_engine
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("name", ["plain", "groups", "volume", "tiny"])
 def test_blocks_of_images(way: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
