@@ -41,9 +41,9 @@ RATES = {
     "scalar": Rates(lookup=0.9e9, product=4.2e9, lay=0.5e9, emit=0.5e9),
     "neon": Rates(lookup=2e9, product=12e9, lay=0.5e9, emit=0.5e9),
     "avx2": Rates(lookup=2.2e9, product=30e9, lay=0.5e9, emit=1e9, spread=14e9, many=25e9),
-    "avx512": Rates(lookup=16e9, product=180e9, lay=3e9, emit=2e9),
+    "avx512": Rates(lookup=19e9, product=200e9, lay=3e9, emit=2e9, load=50),
 }
-_WIDE_LOOKUP = 28e9  # of AVX-512 where a permutation out of 128 entries is one instruction inside
+_WIDE_LOOKUP = 30e9  # of AVX-512 where a permutation out of 128 entries is one instruction inside
 _SERIAL = 1 << 17  # products below which a second thread costs more than it brings
 _MAX_COST = 16  # int8 products for one product, beyond which the lookup is always quicker
 _LANE_BYTES = 1 << 24  # lanes of a convolution in memory at a time
@@ -209,7 +209,7 @@ def _round_up(n: int, to: int) -> int:
 def _lookup_work(rates: Rates, m: int, k: int, n: int) -> tuple[bool, Work]:
     """Whether the weights lie along the lanes of a lookup, and what there is to do."""
     if rates.lookups(m, n, k) < rates.lookups(n, m, k):
-        return False, Work(m, n, k, m * k)
+        return False, Work(m, n, k, m * k, scattered=True)
     return True, Work(n, m, k, 0)
 
 

@@ -13,6 +13,7 @@ __all__ = ["WAYS", "Plan", "Rates", "Work", "plan"]
 WAYS = ("exact", "factored", "lookup")
 
 _CALL = 8e-6  # seconds that any call takes
+_SCATTERED = 4  # times as long takes a sum that does not lie beside the one before
 _MANY_LANES = 1024  # that share what was spread
 
 
@@ -30,6 +31,8 @@ class Rates:
         Operand bytes turned, recoded and laid a second.
     emit : float
         Sums written a second.
+    load : int
+        Lanes that take as long as the entries of a row, which are loaded for 256 lanes.
     spread, many : float, optional
         Table entries a second in the loop for many rows, if there is one: those that are made
         neighbours, 256 for each row of the table, and those that are added.
@@ -39,12 +42,13 @@ class Rates:
     product: float
     lay: float
     emit: float
+    load: int = 0
     spread: float | None = None
     many: float | None = None
 
     def lookups(self, lanes: int, rows: int, k: int) -> float:
         """Seconds that looking up takes: the quicker one of two loops, as in ``csrc/lookup.c``."""
-        few = -(-lanes // 64) * 64 * rows / self.lookup
+        few = (-(-lanes // 64) * 64 + -(-lanes // 256) * self.load) * rows / self.lookup
         if self.spread is None or self.many is None:
             return few * k
         padded = rows // 32 * 32 + -(-(rows % 32) // 16) * 16
@@ -66,12 +70,15 @@ class Work:
         Products in one sum, those with padding included.
     laid : int
         Codes that are laid or packed anew at every call.
+    scattered : bool
+        Whether sums of neighbouring lanes lie apart in the result.
     """
 
     lanes: int
     rows: int
     k: int
     laid: int
+    scattered: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +153,7 @@ def plan(
         _CALL
         + (
             rates.lookups(lookup.lanes, lookup.rows, lookup.k)
-            + lookup.lanes * lookup.rows / rates.emit
+            + lookup.lanes * lookup.rows * (_SCATTERED if lookup.scattered else 1) / rates.emit
             + lookup.laid / rates.lay
         )
         / threads

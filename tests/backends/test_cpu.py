@@ -323,6 +323,19 @@ def test_the_plan_knows_both_loops_of_a_lookup() -> None:
     assert both.lookups(1024, 33, 7) == pytest.approx(7 * 48 * (256 / 16e9 + 1024 / 32e9))
     assert both.lookups(1025, 64, 7) == pytest.approx(7 * 64 * (512 / 16e9 + 1025 / 32e9))
     assert few.lookups(1024, 64, 7) > 4 * both.lookups(1024, 64, 7)
+    loading = Rates(lookup=2e9, product=1e9, lay=1e9, emit=1e9, load=50)
+    assert loading.lookups(257, 3, 10) == (320 + 2 * 50) * 3 * 10 / 2e9
+
+
+def test_the_plan_knows_what_scattered_sums_take() -> None:
+    """Sums of neighbouring lanes that lie apart take longer to write."""
+    rates = Rates(lookup=1e9, product=1e9, lay=1e9, emit=1e9)
+
+    def seconds(scattered: bool) -> float:
+        work = Work(64, 10, 3, 0, scattered)
+        return plan(rates, 1, product=None, lookup=work, planes=None, exact=False).seconds
+
+    assert seconds(True) - seconds(False) == pytest.approx(3 * 64 * 10 / 1e9)
 
 
 # --- convolutions -------------------------------------------------------------------------
