@@ -22,8 +22,9 @@ from approxhub.backends.routing import available_backends
 from approxhub.bench.context import FAMILIES, Bound, Context, codes, on_backend, unstructured
 from approxhub.bench.convolutions import ConvCase
 from approxhub.bench.inference import compared_with_reference, inferring
+from approxhub.bench.machine import commit, driver
 from approxhub.bench.names import FP16, FP32, INT8, PLAIN_GATHER
-from approxhub.bench.networks import MobileNetV2, resnet18, resnet50
+from approxhub.bench.networks import MobileNetV2, VisionTransformer, resnet18, resnet50
 from approxhub.bench.report import Row
 from approxhub.bench.step import Step
 from approxhub.bench.timing import Entrant
@@ -42,6 +43,7 @@ _SHAPES = {
     "3 x 3, 128 channels": (25088, 1152, 128),  # ResNet, batch 32
     "ViT-B, queries, keys and values": (6304, 768, 2304),  # 32 images of 197 tokens
     "ViT-B, MLP": (6304, 768, 3072),
+    "ViT-B, MLP, back": (6304, 3072, 768),
     "classifier": (32, 2048, 1000),
 }
 _QUICK_SHAPES = {"tiny": (5, 19, 7)}
@@ -52,15 +54,26 @@ _CONVOLUTIONS = (
     ConvCase("ResNet, 3x3, 128 channels", (32, 128, 28, 28), (128, 128, 3, 3)),
     ConvCase("ResNet, 3x3, 256 channels", (32, 256, 14, 14), (256, 256, 3, 3)),
     ConvCase("ResNet, 3x3, 512 channels", (32, 512, 7, 7), (512, 512, 3, 3)),
+    ConvCase("ResNet, 3x3, stride 2", (32, 64, 56, 56), (128, 64, 3, 3), stride=2),
+    ConvCase("ResNet, shortcut", (32, 64, 56, 56), (128, 64, 1, 1), stride=2, padding=0),
     ConvCase("ResNet-50, 1x1", (32, 256, 56, 56), (64, 256, 1, 1), padding=0),
+    ConvCase("ResNet-50, 1x1, wider", (32, 512, 7, 7), (2048, 512, 1, 1), padding=0),
+    ConvCase("MobileNetV2, 3x3 stride 2", (32, 3, 224, 224), (32, 3, 3, 3), stride=2),
+    ConvCase("MobileNetV2, 1x1, wider", (32, 24, 56, 56), (144, 24, 1, 1), padding=0),
     ConvCase("MobileNetV2, depthwise", (32, 144, 56, 56), (144, 1, 3, 3), groups=144),
+    ConvCase(
+        "MobileNetV2, depthwise, stride 2", (32, 144, 56, 56), (144, 1, 3, 3), stride=2, groups=144
+    ),
+    ConvCase("MobileNetV2, 1x1, narrower", (32, 144, 56, 56), (24, 144, 1, 1), padding=0),
     ConvCase("ViT, patches", (32, 3, 224, 224), (768, 3, 16, 16), stride=16, padding=0),
-)
+)  # fmt: skip
+_QUICK_CONVOLUTIONS = ("ResNet, 3x3, 64 channels", "ResNet, shortcut", "MobileNetV2, depthwise")
 
 _NETWORKS: dict[str, tuple[Callable[[], nn.Module], int, int]] = {
     "ResNet-18": (resnet18, 224, 32),
     "ResNet-50": (resnet50, 224, 32),
     "MobileNetV2": (MobileNetV2, 224, 32),
+    "ViT-B": (VisionTransformer, 224, 32),
 }
 _NETWORK_MULTIPLIERS = ("exact:8s", "roba:8s")
 _YARDSTICKS = (PLAIN_GATHER, FP16, FP32, INT8)
@@ -122,14 +135,15 @@ class Device:
         return run
 
     def described(self) -> dict[str, Any]:
-        """Name, memory and driver, for a report."""
-        said: dict[str, Any] = {"device": str(self.device)}
+        """Name, memory and driver, and the checkout's commit, for a report."""
+        said: dict[str, Any] = {"device": str(self.device), "commit": commit()}
         if self.device.type == "cuda":
             properties = torch.cuda.get_device_properties(self.device)
             said |= {
                 "device_name": properties.name,
                 "device_bytes": properties.total_memory,
                 "cuda": torch.version.cuda,
+                "driver": driver(),
             }
         return said
 
@@ -235,7 +249,9 @@ def _int8(context: Context, d: Device, shape: tuple[int, int, int]) -> list[Entr
 def conv(context: Context, d: Device) -> list[Step]:
     """A race for each convolution and multiplier."""
     quick = context.settings.quick
-    cases = [c.tiny() for c in _CONVOLUTIONS[1:2]] if quick else list(_CONVOLUTIONS)
+    cases = list(_CONVOLUTIONS)
+    if quick:
+        cases = [c.tiny() for c in cases if c.name in _QUICK_CONVOLUTIONS]
     tables = context.any_multipliers(["exact:8s", "roba:8s", unstructured(True)])
     return [
         Step(f"conv, {c.name}, {m.id}", functools.partial(_conv, context, d, c, m))

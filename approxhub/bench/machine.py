@@ -14,7 +14,7 @@ import torch
 
 from approxhub import __version__
 
-__all__ = ["cores", "machine", "versions"]
+__all__ = ["commit", "cores", "driver", "machine", "versions"]
 
 
 def cores() -> int:
@@ -62,5 +62,24 @@ def versions() -> dict[str, str]:
 def _gcc() -> str:
     if shutil.which("gcc") is None:
         return "none"
-    done = subprocess.run(["gcc", "-dumpfullversion"], capture_output=True, text=True, check=False)
-    return done.stdout.strip() or "unknown"
+    return _said("gcc", "-dumpfullversion")
+
+
+def _said(*command: str) -> str:
+    """The first line that a command prints, if it is there and prints one."""
+    if shutil.which(command[0]) is None:
+        return "unknown"
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return (done.stdout.strip().splitlines() or ["unknown"])[0]
+
+
+def driver() -> str:
+    """Version of NVIDIA's driver, as ``nvidia-smi`` says it."""
+    return _said("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
+
+
+def commit() -> str:
+    """The commit of the checkout that the current folder is in, with a ``+`` if it was changed."""
+    found = _said("git", "rev-parse", "HEAD")
+    changed = _said("git", "status", "--porcelain", "--untracked-files=no")
+    return found if "unknown" in (found, changed) else f"{found}+"

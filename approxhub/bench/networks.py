@@ -1,4 +1,4 @@
-"""Four networks in plain torch, as their papers give them: what whole-network timings run.
+"""Five networks in plain torch, as their papers give them: what whole-network timings run.
 
 Weights are random: timings do not depend on them. Imports torch.
 """
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-__all__ = ["MobileNetV2", "ResNet", "resnet18", "resnet20", "resnet50"]
+__all__ = ["MobileNetV2", "ResNet", "VisionTransformer", "resnet18", "resnet20", "resnet50"]
 
 
 class _Block(nn.Module):
@@ -193,4 +193,60 @@ class MobileNetV2(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(N, 3, H, W) to (N, classes)."""
         y: Tensor = self.classifier(self.features(x).mean((2, 3)))
+        return y
+
+
+class _EncoderBlock(nn.Module):
+    """Attention and two linear layers, each behind a normalisation and beside a shortcut."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.norm1, self.norm2 = nn.LayerNorm(width, 1e-6), nn.LayerNorm(width, 1e-6)
+        self.attention = nn.MultiheadAttention(width, heads, batch_first=True)
+        self.mlp = nn.Sequential(
+            nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, tokens, width), before and after."""
+        y = self.norm1(x)
+        x = x + self.attention(y, y, y, need_weights=False)[0]
+        out: Tensor = x + self.mlp(self.norm2(x))
+        return out
+
+
+class VisionTransformer(nn.Module):
+    """ViT-B/16 for images of 224 x 224, or a smaller one of its kind.
+
+    A. Dosovitskiy et al., "An Image is Worth 16x16 Words", ICLR 2021, arXiv 2010.11929, table 1.
+
+    Parameters
+    ----------
+    image, patch : int
+        Sides of the image and of its patches.
+    width, depth, heads, classes : int
+
+    Examples
+    --------
+    >>> VisionTransformer(32, 16, width=12, depth=2, heads=3)(torch.zeros(2, 3, 32, 32)).shape
+    torch.Size([2, 1000])
+    """
+
+    def __init__(
+        self, image: int = 224, patch: int = 16, *, width: int = 768, depth: int = 12,
+        heads: int = 12, classes: int = 1000,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.patches = nn.Conv2d(3, width, patch, patch)
+        self.token = nn.Parameter(torch.zeros(1, 1, width))
+        self.places = nn.Parameter(torch.randn(1, (image // patch) ** 2 + 1, width) / 50)
+        self.blocks = nn.Sequential(*(_EncoderBlock(width, heads) for _ in range(depth)))
+        self.norm = nn.LayerNorm(width, 1e-6)
+        self.head = nn.Linear(width, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, 3, image, image) to (N, classes)."""
+        tokens = self.patches(x).flatten(2).transpose(1, 2)
+        tokens = torch.cat([self.token.expand(len(x), -1, -1), tokens], 1) + self.places
+        y: Tensor = self.head(self.norm(self.blocks(tokens))[:, 0])
         return y

@@ -162,7 +162,9 @@ __device__ __forceinline__ int32_t pattern(float x, float scale, int32_t zero, i
     return (static_cast<int32_t>(rintf(__fdiv_rn(x, scale))) + zero) & mask;
 }
 
-__global__ void __launch_bounds__(kThreads) recode_kernel(ah_recode w, bool words) {
+// At least one block to a processor: told nothing, the compiler spills registers on some cards, so
+// that more of them fit.
+__global__ void __launch_bounds__(kThreads, 1) recode_kernel(ah_recode w, bool words) {
     const int64_t numbers = w.outer * w.channels * w.inner;
     const auto each = [&](int64_t first, int count, Place p) {
         float x[kTogether], scale[kTogether];
@@ -187,7 +189,7 @@ __global__ void __launch_bounds__(kThreads) recode_kernel(ah_recode w, bool word
     in_groups(numbers, w.channels, w.inner, each);
 }
 
-__global__ void __launch_bounds__(kThreads) combine_kernel(ah_combine w, bool words) {
+__global__ void __launch_bounds__(kThreads, 1) combine_kernel(ah_combine w, bool words) {
     const auto each = [&](int64_t first, int count, Place p) {
         float x[kTogether], sum[kTogether];
         int32_t at[kTogether];

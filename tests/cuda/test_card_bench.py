@@ -9,15 +9,17 @@ import torch
 from approxhub_cuda.backend import CudaBackend
 from approxhub_cuda.native import Library
 from click.testing import CliRunner
+from torch import nn
 
 from approxhub.bench import Report, Settings, run
 from approxhub.bench.cards import Device, conv, gemm, network
 from approxhub.bench.context import Context
 from approxhub.bench.names import FP32, PLAIN_GATHER
-from approxhub.bench.networks import resnet50
+from approxhub.bench.networks import VisionTransformer, resnet50
 from approxhub.bench.present import tables_of
 from approxhub.cli import cli
 from approxhub.errors import BackendUnavailableError, InputError
+from approxhub.model import approximate, calibrate
 
 SETTINGS = Settings(multipliers=("roba:8s",), rounds=1, quick=True, device="cuda")
 
@@ -32,15 +34,17 @@ def test_each_way_is_timed(kernels: Path, suite: object, tmp_path: Path) -> None
     """Every way, the plain gather among them, and torch have a row, shown with its ratios."""
     assert callable(suite)
     with Context(SETTINGS, tmp_path) as context:
-        rows = [row for step in suite(context, emulated_card(kernels)) for row in step.run()]
+        card = emulated_card(kernels)
+        rows = [row for step in suite(context, card) for row in step.run()]
+    assert len(card.described()["commit"]) >= 7  # a hash, or "unknown"
     names = {row.name for row in rows}
     assert names == {FP32, PLAIN_GATHER, "cuda", "cuda, staged", "cuda, shared", "cuda, cached"}
     for row in rows:
         assert set(row.against) == {FP32, PLAIN_GATHER}
     report = Report({}, {}, {"device": "cuda"}, (), tuple(rows))
-    [table] = tables_of(report, rows[0].suite)
-    assert f"x {PLAIN_GATHER}" in table.header
-    assert len(table.rows) == len(rows)
+    tables = tables_of(report, rows[0].suite)
+    assert all(f"x {PLAIN_GATHER}" in table.header for table in tables)
+    assert sum(len(table.rows) for table in tables) == len(rows)
 
 
 def _small() -> torch.nn.Module:
@@ -79,3 +83,16 @@ def test_resnet50_has_the_parameters_of_the_paper() -> None:
         net = resnet50()
         assert net(torch.zeros(2, 3, 224, 224)).shape == (2, 1000)
     assert sum(p.numel() for p in net.parameters()) == 25_557_032
+
+
+def test_vit_has_the_parameters_of_the_paper() -> None:
+    """ViT-B/16 has 86.6 million parameters; a small one is converted whole, and gives scores."""
+    with torch.device("meta"):
+        net = VisionTransformer()
+        assert net(torch.zeros(2, 3, 224, 224)).shape == (2, 1000)
+    assert sum(p.numel() for p in net.parameters()) == 86_567_656
+    small = VisionTransformer(8, 4, width=8, depth=1, heads=2, classes=3).eval()
+    converted = approximate(small, "roba:8s")
+    assert not [m for m in converted.modules() if type(m) in (nn.Linear, nn.MultiheadAttention)]
+    x = torch.randn(2, 3, 8, 8)
+    assert calibrate(converted, [x]).eval()(x).shape == (2, 3)
