@@ -35,6 +35,7 @@ _HOMES = {
     "compensate": "approxhub.model",
     "eager_checks": "approxhub.reading",
     "fold_batch_norm": "approxhub.model",
+    "integer_training": "approxhub.model",
     "mode": "approxhub.model",
     "reestimate_batch_norm": "approxhub.model",
     "set_datapath": "approxhub.model",
@@ -88,6 +89,7 @@ if TYPE_CHECKING:
     from approxhub.model import capture_statistics as capture_statistics
     from approxhub.model import compensate as compensate
     from approxhub.model import fold_batch_norm as fold_batch_norm
+    from approxhub.model import integer_training as integer_training
     from approxhub.model import mode as mode
     from approxhub.model import reestimate_batch_norm as reestimate_batch_norm
     from approxhub.model import set_datapath as set_datapath

@@ -17,10 +17,12 @@ from approxhub.model.statistics import (
     set_noise,
 )
 from approxhub.model.summary import LayerSummary, Summary, count_operations, summary
+from approxhub.model.training import IntegerTraining, integer_training
 
 __all__ = [
     "AccumulatedError",
     "IntegerNetwork",
+    "IntegerTraining",
     "LayerStatistics",
     "LayerSummary",
     "Leftover",
@@ -31,6 +33,7 @@ __all__ = [
     "compensate",
     "count_operations",
     "fold_batch_norm",
+    "integer_training",
     "leftovers",
     "mode",
     "reestimate_batch_norm",

@@ -92,6 +92,7 @@ _FUNCTIONS = {  # of each number alone: a table of codes
     F.softsign, F.logsigmoid, "sigmoid", "tanh", "abs", "square",
 }  # fmt: skip
 _NUMBERS = {"size", "dim", "numel"}
+_MAKERS = ("placeholder", "layer", "sum", "cat", "function")  # of new numbers
 
 _HINTS: dict[Any, str] = {
     **dict.fromkeys(
@@ -211,6 +212,12 @@ def to_integers(
     >>> codes.dtype, (integers.dequantize(codes) - net(x)).abs().max().item() < 0.05
     (torch.int8, True)
     """
+    with torch.no_grad():
+        return conversion(model, batches, calibrator).made()
+
+
+def conversion(model: nn.Module, batches: Iterable[Any], calibrator: str) -> Conversion:
+    """A model that can be made one of integers, traced, with its output quantisers calibrated."""
     layers = require_layers(model)
     if isinstance(batches, (Tensor, Mapping)) or not isinstance(batches, Iterable):
         raise InputError(
@@ -229,7 +236,7 @@ def to_integers(
                 f"layer {name!r} has no range yet: run approxhub.calibrate(model, batches) first"
             )
     with torch.no_grad():
-        return _Conversion(model, batches, calibrator).made()
+        return Conversion.calibrated(model, batches, calibrator)
 
 
 class _Tracer(fx.Tracer):
@@ -238,10 +245,10 @@ class _Tracer(fx.Tracer):
         return ours or super().is_leaf_module(m, module_qualified_name)
 
 
-class _Conversion:
+class Conversion:
     """One model on its way to integers."""
 
-    def __init__(self, model: nn.Module, batches: Iterable[Any], calibrator: str) -> None:
+    def __init__(self, model: nn.Module) -> None:
         try:
             graph = _Tracer().trace(model)
         except Exception as error:  # whatever a user's forward does when it is traced
@@ -251,19 +258,31 @@ class _Conversion:
             ) from error
         self._root = model
         self._modules = dict(model.named_modules(remove_duplicate=False))
-        self._nodes = list(graph.nodes)
-        inputs = [n for n in self._nodes if n.op == "placeholder" and n.users]
+        self._traced = fx.GraphModule(model, graph)
+        self.nodes = list(graph.nodes)
+        inputs = [n for n in self.nodes if n.op == "placeholder" and n.users]
         if len(inputs) != 1:
             raise ConversionError(f"a network with one input is needed, got {len(inputs)}")
         self._input = inputs[0]
         self._numbers: set[fx.Node] = set()
-        self._kinds = {n: self._kind(n) for n in self._nodes}
-        self._wanted: dict[fx.Node, CodeGrid | None] = {}
-        for node in reversed(self._nodes):
-            self._wanted[node] = self._asked_for(node)
-        self._shapes: dict[fx.Node, torch.Size] = {}
-        self._grids: dict[fx.Node, CodeGrid] = {}
-        self._give_grids(fx.GraphModule(model, graph), batches, calibrator)
+        self.kinds = {n: self._kind(n) for n in self.nodes}
+        if "layer" not in self.kinds.values():
+            raise ConversionError("no approximate layer is called")
+        self.shapes: dict[str, torch.Size] = {}
+        self.outputs: dict[str, Quantizer] = {}  # quantisers of values that no layer takes
+        self._wanted: dict[fx.Node, Quantizer | None] = {}
+        self.owners: dict[fx.Node, Quantizer] = {}
+        self.grids: dict[fx.Node, CodeGrid] = {}
+
+    @classmethod
+    def calibrated(cls, model: nn.Module, batches: Iterable[Any], calibrator: str) -> Conversion:
+        """With output quantisers whose ranges are those of batches."""
+        made = cls(model)
+        made._find_wanted()
+        made.outputs = made._output_quantizers(calibrator)
+        made._watch(batches)
+        made.refresh()
+        return made
 
     # --- what each node is ------------------------------------------------------------
 
@@ -308,46 +327,53 @@ class _Conversion:
 
     # --- grids ----------------------------------------------------------------------
 
-    def _layer(self, node: fx.Node) -> Any:
+    def layer(self, node: fx.Node) -> Any:
         return self._modules[str(node.target)]
 
-    def _asked_for(self, node: fx.Node) -> CodeGrid | None:
-        """The grid that those who take a node's value ask for, the first of them first."""
+    def _asked_for(self, node: fx.Node) -> Quantizer | None:
+        """The quantiser of those who take a node's value, the first of them first."""
         for user in node.users:
-            kind = self._kinds[user]
+            kind = self.kinds[user]
             if kind == "layer":
-                return CodeGrid.of(self._layer(user).input_quantizer)
-            if kind in ("same", "clamp", "max") and self._source(user) is node:
-                found = self._wanted[user]
-                if found is not None:
-                    return found
+                found: Quantizer = self.layer(user).input_quantizer
+                return found
+            if kind in ("same", "clamp", "max") and self.source(user) is node:
+                wanted = self._wanted[user]
+                if wanted is not None:
+                    return wanted
         return None
 
     @staticmethod
-    def _source(node: fx.Node) -> fx.Node:
+    def source(node: fx.Node) -> fx.Node:
         """The tensor that an operation of one tensor takes."""
         found = node.args[0] if node.args else node.kwargs["input"]
         assert isinstance(found, fx.Node)
         return found
 
-    def _terms(self, node: fx.Node) -> list[fx.Node]:
+    def terms(self, node: fx.Node) -> list[fx.Node]:
         """The tensors that a node takes, in order."""
         return [n for n in node.all_input_nodes if n not in self._numbers]
 
-    def _give_grids(self, traced: fx.GraphModule, batches: Iterable[Any], calibrator: str) -> None:
-        makers = ("placeholder", "layer", "sum", "cat", "function")
-        layers = [n for n in self._nodes if self._kinds[n] == "layer"]
-        if not layers:
-            raise ConversionError("no approximate layer is called")
-        unknown: dict[fx.Node, Quantizer] = {}
+    def _find_wanted(self) -> None:
+        for node in reversed(self.nodes):
+            self._wanted[node] = self._asked_for(node)
+
+    def _output_quantizers(self, calibrator: str) -> dict[str, Quantizer]:
+        """One for each value that no layer takes as it is."""
+        layers = [n for n in self.nodes if self.kinds[n] == "layer"]
+        found: dict[str, Quantizer] = {}
         # Codes as those of the layer before; or of the first one.
-        codes: CodeRange = self._layer(layers[0]).input_quantizer.code_range
-        for node in self._nodes:
-            if self._kinds[node] == "layer":
-                codes = self._layer(node).input_quantizer.code_range
-            if self._kinds[node] in makers and node.users and self._wanted[node] is None:
-                unknown[node] = Quantizer(codes, calibrator=calibrator)
-        watch = _Watching(traced, unknown, self._shapes)
+        codes: CodeRange = self.layer(layers[0]).input_quantizer.code_range
+        for node in self.nodes:
+            if self.kinds[node] == "layer":
+                codes = self.layer(node).input_quantizer.code_range
+            if self.kinds[node] in _MAKERS and node.users and self._wanted[node] is None:
+                found[node.name] = Quantizer(codes, calibrator=calibrator)
+        return found
+
+    def _watch(self, batches: Iterable[Any]) -> None:
+        """Calibrate the output quantisers, and note shapes."""
+        watch = _Watching(self._traced, self.outputs, self.shapes)
         seen = 0
         for batch in batches:
             x = batch[0] if isinstance(batch, (tuple, list)) else batch
@@ -357,15 +383,20 @@ class _Conversion:
             seen += 1
         if not seen:
             raise CalibrationError("to_integers needs at least one batch; the iterable was empty")
-        for node in self._nodes:
-            kind = self._kinds[node]
-            if kind in makers and node.users:
-                wanted = self._wanted[node]
-                self._grids[node] = wanted or CodeGrid.of(unknown[node])
+
+    def refresh(self) -> None:
+        """Take the grids of all values from their quantisers as they are now."""
+        self._find_wanted()
+        self.owners = {}
+        for node in self.nodes:
+            kind = self.kinds[node]
+            if kind in _MAKERS and node.users:
+                self.owners[node] = self._wanted[node] or self.outputs[node.name]
             elif kind in ("same", "clamp", "max"):
-                self._grids[node] = self._grids[self._source(node)]
+                self.owners[node] = self.owners[self.source(node)]
             elif kind in ("pool", "adaptive", "mean"):
-                self._grids[node] = self._wanted[node] or self._grids[self._source(node)]
+                self.owners[node] = self._wanted[node] or self.owners[self.source(node)]
+        self.grids = {node: CodeGrid.of(q) for node, q in self.owners.items()}
 
     # --- making -----------------------------------------------------------------------
 
@@ -380,8 +411,8 @@ class _Conversion:
             return graph.call_module(name, args)
 
         output = None
-        for node in self._nodes:
-            kind = self._kinds[node]
+        for node in self.nodes:
+            kind = self.kinds[node]
             if kind == "placeholder":
                 if node.users:
                     new[node] = graph.placeholder("codes")
@@ -392,30 +423,30 @@ class _Conversion:
                 graph.output(new[output])
             elif kind in ("number", "same") and node.op != "call_module":
                 if node.target in (F.dropout, F.dropout2d):
-                    new[node] = new[self._source(node)]
+                    new[node] = new[self.source(node)]
                 else:
                     new[node] = graph.node_copy(node, lambda n: new[n])
             else:
-                taken = self._terms(node)
-                made, args = self._operation(node, kind, taken), [new[n] for n in taken]
+                taken = self.terms(node)
+                made, args = self.operation(node, kind, taken), [new[n] for n in taken]
                 if kind == "layer":
-                    asked = CodeGrid.of(self._layer(node).input_quantizer)
-                    if self._grids[taken[0]] != asked:
-                        step = IntegerRequantize(self._grids[taken[0]], asked)
+                    asked = CodeGrid.of(self.layer(node).input_quantizer)
+                    if self.grids[taken[0]] != asked:
+                        step = IntegerRequantize(self.grids[taken[0]], asked)
                         args = [call(f"{node.name}_input", step, *args)]
                 new[node] = call(node.name, made, *args)
         assert isinstance(output, fx.Node)
         module = fx.GraphModule(root, graph)
         device = next(iter(self._root.parameters())).device
-        network = IntegerNetwork(module, self._grids[self._input], self._grids[output])
+        network = IntegerNetwork(module, self.grids[self._input], self.grids[output])
         return network.to(device).eval()
 
-    def _operation(self, node: fx.Node, kind: str, taken: list[fx.Node]) -> nn.Module:
+    def operation(self, node: fx.Node, kind: str, taken: list[fx.Node]) -> nn.Module:
         if kind == "layer":
             return self._integer_layer(node)
-        before, grid = self._grids[taken[0]], self._grids[node]
+        before, grid = self.grids[taken[0]], self.grids[node]
         if kind == "same":
-            module = self._layer(node)
+            module = self.layer(node)
             dropout = nn.modules.dropout._DropoutNd
             return nn.Identity() if isinstance(module, dropout) else module
         if kind == "clamp":
@@ -435,15 +466,13 @@ class _Conversion:
             return self._sum(node, taken, grid)
         if kind == "cat":
             options = self._options(node, ("dim",))
-            return IntegerConcatenation(
-                [self._grids[n] for n in taken], grid, options.get("dim", 0)
-            )
+            return IntegerConcatenation([self.grids[n] for n in taken], grid, options.get("dim", 0))
         return IntegerLookup(self._function(node), before, grid)
 
     def _options(self, node: fx.Node, names: Sequence[str]) -> dict[str, Any]:
         """Options of an operation: of its module, or by position and name of a call."""
         if node.op == "call_module":
-            module = self._layer(node)
+            module = self.layer(node)
             signature = inspect.signature(type(module).__init__)
             return {n: getattr(module, n) for n in signature.parameters if hasattr(module, n)}
         given = dict(zip(names, node.args[1:], strict=False))
@@ -454,7 +483,7 @@ class _Conversion:
 
     def _function(self, node: fx.Node) -> Callable[[Tensor], Tensor]:
         if node.op == "call_module":
-            module: nn.Module = self._layer(node)
+            module: nn.Module = self.layer(node)
             return module
         kwargs = {k: v for k, v in node.kwargs.items() if k not in ("input", "inplace")}
         if node.op == "call_method":
@@ -475,7 +504,7 @@ class _Conversion:
         what = self._what(node)
         if kind == "adaptive":
             dims = _ADAPTIVE[what]
-            size = self._shapes[self._source(node)][-dims:]
+            size = self.shapes[self.source(node).name][-dims:]
             wanted = _spread(self._options(node, ("output_size",))["output_size"], dims)
             out = [n if w is None else w for n, w in zip(size, wanted, strict=True)]
             if any(n % w for n, w in zip(size, out, strict=True)):
@@ -499,7 +528,7 @@ class _Conversion:
 
     def _mean(self, node: fx.Node, before: CodeGrid, grid: CodeGrid) -> nn.Module:
         options = self._options(node, ("dim", "keepdim"))
-        shape = self._shapes[self._source(node)]
+        shape = self.shapes[self.source(node).name]
         given = options.get("dim")
         dims = [given] if isinstance(given, int) else list(given or range(len(shape)))
         dims = [d - len(shape) if d >= 0 else d for d in dims]
@@ -516,11 +545,11 @@ class _Conversion:
         alpha: Any = node.kwargs.get("alpha", 1)
         sign *= alpha
         if operands[0] is operands[1]:
-            return IntegerSum([self._grids[taken[0]]], grid, (1 + sign,))
-        return IntegerSum([self._grids[n] for n in taken], grid, (1, sign))
+            return IntegerSum([self.grids[taken[0]]], grid, (1 + sign,))
+        return IntegerSum([self.grids[n] for n in taken], grid, (1, sign))
 
     def _integer_layer(self, node: fx.Node) -> nn.Module:
-        layer, grid = self._layer(node), self._grids[node]
+        layer, grid = self.layer(node), self.grids[node]
         if len(node.args) + len(node.kwargs) != 1:
             raise self._refused(node, "a layer that is given more than its input")
         x, w = layer.input_quantizer, layer.weight_quantizer
@@ -568,23 +597,23 @@ class _Conversion:
 
 
 class _Watching(fx.Interpreter):
-    """Runs a traced model, and shows values to the quantisers that want them."""
+    """Runs a traced model, and shows values to the quantisers that want them, by name."""
 
     def __init__(
         self,
         traced: fx.GraphModule,
-        quantizers: Mapping[fx.Node, Quantizer],
-        shapes: dict[fx.Node, torch.Size],
+        quantizers: Mapping[str, Quantizer],
+        shapes: dict[str, torch.Size],
     ) -> None:
         super().__init__(traced)
-        self._quantizers, self._shapes = quantizers, shapes
+        self._quantizers, self.shapes = quantizers, shapes
 
     def run_node(self, n: fx.Node) -> Any:
         found = super().run_node(n)
         if isinstance(found, Tensor):
-            self._shapes.setdefault(n, found.shape)
-            if n in self._quantizers:
-                self._quantizers[n].to(found.device).observe(found)
+            self.shapes.setdefault(n.name, found.shape)
+            if n.name in self._quantizers:
+                self._quantizers[n.name].to(found.device).observe(found)
         return found
 
 

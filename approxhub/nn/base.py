@@ -170,6 +170,8 @@ class ApproxLayer(nn.Module):
     _channel_dim: ClassVar[int] = -1
     _datapath: Datapath = Datapath()
     _path: str = ""  # in the model that was converted or calibrated last, for messages
+    # Whether the range of the activations stays in training, too.
+    _holds_range: bool = False
     # Sees the codes of a pass, where somebody captures statistics.
     _capture: Callable[[Tensor, Tensor, Product], None] | None = None
 
@@ -460,7 +462,8 @@ class ApproxLayer(nn.Module):
 
     def _observe_operands(self, x: Tensor, w: Tensor) -> None:
         """What a pass in training does to the quantisers."""
-        self.input_quantizer.observe(x)
+        if not self._holds_range:
+            self.input_quantizer.observe(x)
         self._fit_weight(w)
 
     def _multiplied_by(self) -> Arithmetic:

@@ -19,7 +19,7 @@ import approxhub as ah
 from approxhub.errors import CalibrationError, ConversionError, InputError, OperandRangeError
 from approxhub.model import IntegerNetwork
 from approxhub.nn.integers import CodeGrid
-from approxhub.quantization import CodeRange
+from approxhub.quantization import CodeRange, LearnedQuantizer
 
 
 class Residual(nn.Module):
@@ -569,3 +569,254 @@ def test_a_grid_is_that_of_a_quantiser():
     codes = quantizer.codes(x)
     assert torch.equal(grid.quantize(x).float(), codes)
     assert torch.equal(grid.dequantize(grid.quantize(x)), quantizer.dequantize(codes))
+
+
+# --- training ---------------------------------------------------------------------------------
+
+
+def _learning(model: nn.Module) -> nn.Module:
+    """The same model with learned scales."""
+    for name in ("conv1", "conv2", "conv3", "fc"):
+        layer = model.get_submodule(name)
+        for q in ("input_quantizer", "weight_quantizer"):
+            setattr(layer, q, LearnedQuantizer.from_quantizer(getattr(layer, q)))
+    return model
+
+
+@pytest.mark.parametrize("learned", [False, True])
+@pytest.mark.parametrize("case", CASES, ids=lambda c: "-".join(filter(None, c)))
+def test_training_sees_the_integers_of_numpy(case, learned):
+    """Before each step, the pass of training has given what numpy's integers give, bit for bit."""
+    model, x = _model(*case)
+    model = _learning(model) if learned else model
+    training = ah.integer_training(model, [x], learned=learned).train()
+    wanted = torch.randn(5, 3)
+    optimiser = torch.optim.Adam(training.parameters(), lr=3e-3)
+    seen, losses = [], []
+    for _ in range(3):
+        optimiser.zero_grad()
+        y = training(x)
+        network = training.integers()
+        codes = network.quantize(x)
+        want = Second(model, network)(codes.numpy().astype(np.int64))
+        grid = network.output_grid
+        np.testing.assert_array_equal(network(codes).numpy(), want)
+        np.testing.assert_array_equal(
+            y.detach().numpy(), (want - grid.zero_point).astype(np.float32) * np.float32(grid.scale)
+        )
+        seen.append(want)
+        loss = (y - wanted).square().mean()
+        loss.backward()
+        losses.append(loss.item())
+        optimiser.step()
+    assert not np.array_equal(seen[0], seen[-1])
+    assert losses[-1] < losses[0]
+    # What is handed to hardware is what evaluation gives.
+    network = training.eval().integers()
+    assert torch.equal(training(x), network.dequantize(network(network.quantize(x))))
+
+
+def test_training_on_integers_ends_nearer_to_what_is_wanted():
+    """With codes of four bits, a network trained on its integers does better than one that is not.
+
+    Both start from the same weights, and are compared as integers.
+    """
+    torch.manual_seed(0)
+    x = torch.rand(64, 6)
+    wanted = torch.stack([x[:, 0] * x[:, 1], x[:, 2] - x[:, 3]], 1)
+    net = nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 2))
+    model = ah.calibrate(ah.approximate(net, ah.exact(4)), [x]).eval()
+    untrained = ah.to_integers(model, [x])
+    training = ah.integer_training(model, [x]).train()
+    optimiser = torch.optim.Adam(training.parameters(), lr=1e-2)
+    for _ in range(40):
+        optimiser.zero_grad()
+        (training(x) - wanted).square().mean().backward()
+        optimiser.step()
+    after = training.eval().integers()
+    errors = [
+        (n.dequantize(n(n.quantize(x))) - wanted).square().mean().item() for n in (untrained, after)
+    ]
+    assert errors[1] < 0.5 * errors[0]
+
+
+def test_training_has_the_gradients_of_the_model_at_its_integers():
+    """They are those of the same operations by hand, straight through each requantisation."""
+    model, x = _model("affine", "8u", mode="exact")
+    training = ah.integer_training(model, [x])
+    upstream = torch.randn(5, 3)
+    x = (x * 1.2).requires_grad_()  # some are clamped
+    parameters = dict(model.named_parameters())
+    (training(x) * upstream).sum().backward()
+    found = {n: p.grad.clone() for n, p in parameters.items()} | {"x": x.grad.clone()}
+    network = training.integers()
+    codes = {}
+
+    class Noting(torch.fx.Interpreter):
+        def run_node(self, n):
+            codes[n.name] = super().run_node(n)
+            return codes[n.name]
+
+    Noting(network.network).run(network.quantize(x.detach()))
+
+    def through(free, name, grid):
+        """The real numbers of codes, with the gradient of what was rounded and clamped."""
+        held = free.clamp(*((c - grid.zero_point + e) * grid.scale for c, e in
+                            ((grid.codes.qmin, -0.5), (grid.codes.qmax, 0.5))))  # fmt: skip
+        return held + (grid.dequantize(codes[name]) - held).detach()
+
+    def step(free, name):
+        return through(free, name, network.network.get_submodule(name).grid)
+
+    def weight(layer, w):
+        c, scale, zero = weights(w.detach().numpy(), layer.weight_quantizer)
+        along = (-1, *[1] * (w.dim() - 1))
+        real = torch.from_numpy(
+            ((c - zero.reshape(along)) * scale.reshape(along)).astype(np.float32)
+        )
+        return w + (real - w).detach()
+
+    copied = {n: p.detach().clone().requires_grad_() for n, p in parameters.items()}
+    start = x.detach().clone().requires_grad_()
+    norm = model.conv1.norm
+    gain = torch.rsqrt(norm.running_var + norm.eps) * copied["conv1.norm.weight"]
+    bias = -norm.running_mean * gain + copied["conv1.norm.bias"] + copied["conv1.bias"] * gain
+    first = network.input_grid
+    y = through(start, "codes", first)
+    w = weight(model.conv1, copied["conv1.weight"] * gain.reshape(-1, 1, 1, 1))
+    y = F.max_pool2d(torch.relu(step(F.conv2d(y, w, bias, padding=1), "conv1")), 2)
+    w = weight(model.conv2, copied["conv2.weight"])
+    y = torch.relu(step(step(F.conv2d(y, w, padding=1, groups=2), "conv2") + y, "add"))
+    w = weight(model.conv3, copied["conv3.weight"])
+    y = F.pad(y, (0, 0, 1, 1), mode="reflect")
+    y = step(F.conv2d(y, w, copied["conv3.bias"], stride=(1, 2)), "conv3")
+    y = step(F.avg_pool2d(y, (2, 1)), "avg_pool2d")
+    y = step(y.mean((2, 3)), "mean")
+    y = step(F.linear(y, weight(model.fc, copied["fc.weight"]), copied["fc.bias"]), "fc")
+    (y * upstream).sum().backward()
+    want = {n: p.grad for n, p in copied.items()} | {"x": start.grad}
+    assert (want["x"] == 0).any()
+    for name, grad in want.items():
+        size = grad.abs().max().item()
+        torch.testing.assert_close(found[name], grad, rtol=1e-4, atol=1e-5 * size)
+
+
+def test_an_output_quantiser_learns_by_the_definition():
+    """The gradient of its scale is that of LSQ, of the layer's results before their rounding."""
+    torch.manual_seed(3)
+    x = torch.randn(20, 4)
+    model = ah.calibrate(ah.approximate(nn.Sequential(nn.Linear(4, 3)), ah.exact(5)), [x]).eval()
+    training = ah.integer_training(model, [x], learned=True)
+    [quantizer] = training.output_quantizers.values()
+    with torch.no_grad():
+        quantizer.log2_scale -= 0.4  # so that some are clamped
+    upstream = torch.randn(20, 3)
+    (training(x) * upstream).sum().backward()
+    network, free = training.integers(), model(x).detach().double()
+    q = network(network.quantize(x)).double()
+    s, r = float(quantizer.scale), quantizer.code_range
+    inside = (torch.round(free / s) >= r.qmin) & (torch.round(free / s) <= r.qmax)
+    assert not inside.all()
+    each = torch.where(inside, q - free / s, q) * upstream
+    want = each.sum() * s * math.log(2) / math.sqrt(free.numel() * r.qmax)
+    assert quantizer.log2_scale.grad.item() == pytest.approx(want.item(), rel=1e-4)
+
+
+def test_training_moves_no_range_and_no_statistics():
+    """Neither of activations, nor of folded batch normalisation; those of weights follow them."""
+    model, x = _model()
+    training = ah.integer_training(model, [x])
+    buffers = {n: b.clone() for n, b in training.named_buffers()}
+    training.train()
+    model.conv1.norm.train()
+    training(x * 5).sum().backward()
+    assert not model.conv1.norm.training
+    assert model.fc.training
+    for name, buffer in training.named_buffers():
+        assert torch.equal(buffer, buffers[name]), name
+    with torch.no_grad():
+        model.fc.weight.mul_(2)
+    training(x)
+    assert torch.equal(
+        model.fc.weight_quantizer.scale, buffers["model.fc.weight_quantizer.scale"] * 2
+    )
+    model.train()(x * 5)  # the model by itself is as before
+    assert not torch.equal(
+        model.fc.input_quantizer.scale, buffers["model.fc.input_quantizer.scale"]
+    )
+
+
+@pytest.mark.parametrize("name", BETWEEN)
+def test_training_passes_every_operation(name):
+    """Through each operation there is a gradient, and the numbers are those of the integers."""
+    torch.manual_seed(2)
+    dims, between = BETWEEN[name]
+    x = torch.randn(3, 2, 12) if dims == 1 else torch.randn(3, 2, *(6, 4, 4)[:dims])
+    model = ah.approximate(Of(dims, between), ah.exact(8), skip=())
+    model = ah.calibrate(model, [x]).eval()
+    training = ah.integer_training(model, [x]).train()
+    x.requires_grad_()
+    y = training(x)
+    y.square().sum().backward()
+    assert x.grad.any()
+    assert model.first.weight.grad.any()
+    network = training.integers()
+    codes = network.quantize(x.detach())
+    assert torch.equal(network.dequantize(network(codes)), y)
+
+
+def test_training_in_place_and_with_a_second_layer():
+    """Operations in place change no other value; a value may go to layers of other codes."""
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b, self.c = nn.Linear(4, 4), nn.Linear(4, 3), nn.Linear(4, 3)
+            self.relu = nn.ReLU(inplace=True)
+
+        def forward(self, x):
+            x = self.a(x)
+            y = self.b(self.relu(x.clone()))
+            y += self.c(x)
+            return F.dropout(y, 0.9, training=True).relu_()
+
+    x = torch.randn(6, 4)
+    model = ah.calibrate(ah.approximate(Net(), {"b": ah.exact(8), "*": ah.exact(5)}), [x]).eval()
+    training = ah.integer_training(model, [x]).train()
+    y = training(x)
+    y.sum().backward()
+    network = training.integers()
+    assert torch.equal(network.dequantize(network(network.quantize(x))), y)
+    assert model.a.weight.grad.any()
+
+
+def test_training_copies_and_states():
+    """Copies, pickles and loaded states give the same, and train on their own."""
+    model, x = _model()
+    training = ah.integer_training(model, [x], learned=True)
+    want = training(x)
+    state = {k: v.clone() for k, v in training.state_dict().items()}
+    for clone in (copy.deepcopy(training), pickle.loads(pickle.dumps(training))):
+        assert torch.equal(clone(x), want)
+        clone.train()(x).sum().backward()
+        with torch.no_grad():
+            for p in clone.parameters():
+                p.add_(0.1)
+        assert not torch.equal(clone.eval()(x), want)
+        assert torch.equal(training(x), want)
+        clone.load_state_dict(state)
+        assert torch.equal(clone(x), want)
+    with torch.no_grad():
+        assert torch.equal(training(x), want)
+
+
+def test_training_refuses_what_to_integers_refuses():
+    """With the same errors, and NaN by the quantiser that it reaches."""
+    model, x = _model()
+    with pytest.raises(InputError, match=r"write \[x\]"):
+        ah.integer_training(model, x)
+    with pytest.raises(ConversionError, match="eval"):
+        ah.integer_training(copy.deepcopy(model).train(), [x])
+    with pytest.raises(CalibrationError, match="NaN"):
+        ah.integer_training(model, [x])(x * torch.nan)
+    assert not any(m._holds_range for m in model.modules() if hasattr(m, "_holds_range"))
