@@ -271,7 +271,7 @@ def explain(
         groups,
     )
     dtype = accumulator_dtype(m, math.prod(b[1:]))
-    _refuse_empty(*conv_shape(x, w, c, dtype), b[1])
+    _refuse_empty(*conv_shape(x.shape, w.shape, c), b[1])
     return explain_request(ConvRequest(m, a, b, c, where, dtype))
 
 

@@ -1251,14 +1251,17 @@ class BackendConformance:
         m = self._some(6, 9, 4, count=1)[0]
         a, b = (t.to(self.device) for t in _pair(m, 6, 9, 4))
         with self._offered():
-            library.opcheck(lut_gemm, (a, b, register(m), accumulator_dtype(m, 9)))
+            library.opcheck(
+                torch.ops.approxhub.lut_gemm.default, (a, b, register(m), accumulator_dtype(m, 9))
+            )
         shapes = (2, 4, 5, 6), (6, 2, 3, 2)
         c = _convolution(2, 3, padding=1, groups=2)
         m = self._some_conv(*shapes, c, count=1)[0]
         x, w = self._operands(m, *shapes)
         with self._offered():
             library.opcheck(
-                lut_conv, self._arguments(m, x, w, c, accumulator_dtype(m, w[0].numel()))
+                torch.ops.approxhub.lut_conv.default,
+                self._arguments(m, x, w, c, accumulator_dtype(m, w[0].numel())),
             )
 
 

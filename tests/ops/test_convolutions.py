@@ -672,9 +672,9 @@ def test_opcheck(dtype, random_multiplier, values):
     """torch's opcheck finds schema, fake kernel and dispatch in order."""
     m = random_multiplier(8, 8, True, True, 2**14)
     x, w = values(m.a, 2, 4, 5, 6).to(torch.int8), values(m.b, 4, 2, 2, 3, seed=1).to(torch.int8)
-    library.opcheck(lut_conv, arguments(m, x, w, dtype, groups=2))
+    library.opcheck(torch.ops.approxhub.lut_conv.default, arguments(m, x, w, dtype, groups=2))
     turned = x.to(memory_format=torch.channels_last), w.transpose(2, 3).contiguous().mT
-    library.opcheck(lut_conv, arguments(m, *turned, dtype, groups=2))
+    library.opcheck(torch.ops.approxhub.lut_conv.default, arguments(m, *turned, dtype, groups=2))
 
 
 def forward(m, w):

@@ -320,8 +320,10 @@ def test_opcheck(dtype, values):
     """torch's opcheck finds schema, fake kernel and dispatch in order."""
     m = ah.exact(8)
     a, b = values(m.a, 2, 5, 7).to(torch.int8), values(m.b, 7, 3).to(torch.int8)
-    library.opcheck(lut_gemm, (a, b, register(m), dtype))
-    library.opcheck(lut_gemm, (a[0].t(), values(m.b, 3, 5).t(), register(m), dtype))
+    library.opcheck(torch.ops.approxhub.lut_gemm.default, (a, b, register(m), dtype))
+    library.opcheck(
+        torch.ops.approxhub.lut_gemm.default, (a[0].t(), values(m.b, 3, 5).t(), register(m), dtype)
+    )
 
 
 def program(handle):
