@@ -25,6 +25,7 @@ from approxhub.backends import (
     Convolution,
     ConvRequest,
     GemmRequest,
+    GradientTables,
     RealNumbers,
     use_backend,
 )
@@ -59,6 +60,10 @@ DEQUANTIZE = (
     "dequantize gives float(acc + term - zero * sums) * scale + bias, integers exactly, then one "
     "rounding an operation"
 )
+RECODE = (
+    "recode gives out[t] = scale * table[t, p], plus x in the first with `whole`, p = code & mask"
+)
+COMBINE = "combine adds table[t, p] * products[t] for each t, in order, one rounding an operation"
 UNCHANGED = "gemm and conv leave their operands unchanged"
 NOTHING_KEPT = "nothing is kept of operands, and a result belongs to the caller"
 
@@ -1205,6 +1210,37 @@ class BackendConformance:
                     there[4], there[5] if with_bias else None, out,
                 )  # fmt: skip
                 self._same_bits(DEQUANTIZE, [out], [want], f"{shape} with {groups} groups")
+
+    @pytest.mark.parametrize("terms", [1, 4])
+    def test_sums_of_gradient_tables(self, terms: int) -> None:
+        """Where it recodes for gradient tables, and sums products up, it has the bits of torch."""
+        backend: object = self._backend()
+        if not isinstance(backend, GradientTables):
+            pytest.skip("it has no recode and combine: the core does both in torch")
+        for shape, bits in (((1, 1, 9001), 8), ((3, 5, 1), 4), ((2, 3, 41), 9)):
+            generator = torch.Generator().manual_seed(bits)
+            size = 1 << bits
+            codes = torch.randint(-size // 2, size // 2, shape, generator=generator)
+            zero = torch.randint(-9, 9, (shape[1],), generator=generator, dtype=torch.int32)
+            scale = torch.rand(shape[1], generator=generator) + 0.25
+            x = (codes - zero[:, None]).to(torch.float32) * scale[:, None]
+            table = torch.randn((terms, size), generator=generator)
+            products = torch.randn((terms, *shape), generator=generator)
+            total = torch.randn(shape, generator=generator)
+            at = codes & (size - 1)
+            recoded = scale[:, None] * table[:, at]
+            wanted = total
+            for t in range(terms):
+                wanted = wanted + table[t, at] * products[t]
+            there = [t.to(self.device) for t in (x, scale, zero, table, total)]
+            for whole in (False, True):
+                out = torch.full_like(recoded, 77.0, device=self.device)
+                backend.recode(there[0], shape, *there[1:3], size - 1, there[3], whole, out)
+                right = torch.cat([x[None] + recoded[:1], recoded[1:]]) if whole else recoded
+                self._same_bits(RECODE, [out], [right], f"{shape} and {bits} bits")
+            mine = [p.to(self.device) for p in products]
+            backend.combine(there[4], there[0], shape, *there[1:3], size - 1, there[3], mine)
+            self._same_bits(COMBINE, [there[4]], [wanted], f"{shape} and {bits} bits")
 
     def _real_numbers(self) -> RealNumbers:
         backend: object = self._backend()

@@ -550,6 +550,19 @@ class Real(Convolves):
             total = total - zero[:, None] * sums.repeat_interleave(shape[1] // groups, 1)
         out.copy_(self.scaled(total, scale[:, None], 0 if bias is None else bias[:, None]))
 
+    def recode(self, x, shape, scale, zero, mask, table, whole, out):
+        out.copy_(scale[:, None] * table[:, self.patterns(x, scale, zero, mask)])
+        if whole:
+            out[0] += x
+
+    def combine(self, total, x, shape, scale, zero, mask, table, products):
+        at = self.patterns(x, scale, zero, mask)
+        for row, product in zip(table, products, strict=True):
+            total += row[at] * product
+
+    def patterns(self, x, scale, zero, mask):
+        return (torch.round(x / scale[:, None]) + zero[:, None]).long() & mask
+
     def scaled(self, total, scale, bias):
         y = total.float() * scale
         return y if isinstance(bias, int) else y + bias
@@ -574,6 +587,20 @@ class NeverMindsNan(Real):
     def quantize(self, *arguments):
         super().quantize(*arguments)
         return True
+
+
+class KeepsZeroPoints(Real):
+    """Looks gradients up without the zero points."""
+
+    def patterns(self, x, scale, zero, mask):
+        return super().patterns(x, scale, zero * 0, mask)
+
+
+class OneTerm(Real):
+    """Sums up the first product alone."""
+
+    def combine(self, total, x, shape, scale, zero, mask, table, products):
+        super().combine(total, x, shape, scale, zero, mask, table[:1], products[:1])
 
 
 class Fuses(Real):
@@ -667,6 +694,8 @@ CATCHES: dict[type, tuple[Check, str]] = {
     IgnoresPad: (lambda k: k.test_padding_that_the_device_knows(), "padding"),
     RoundsUp: (lambda k: k.test_quantising(torch.int8), "round_half_even.*are wrong"),
     NeverMindsNan: (lambda k: k.test_quantising(torch.uint8), "said finite=True .* nan"),
+    KeepsZeroPoints: (lambda k: k.test_sums_of_gradient_tables(1), "recode gives .* are wrong"),
+    OneTerm: (lambda k: k.test_sums_of_gradient_tables(4), "combine adds .* are wrong"),
     Fuses: (lambda k: k.test_dequantising(torch.int32), "one rounding.*are wrong"),
     LosesSigns: (lambda k: k.test_dequantising(torch.int64), "is 0.0, not -0.0"),
     Mute: (lambda k: k.test_it_says_why_it_is_unavailable(), "returned ''"),

@@ -137,13 +137,13 @@ def schedules(library: Path) -> None:
             assert torch.equal(found, wanted), (seed, way)
 
 
-def real_numbers(library: Path, check: str, dtype: torch.dtype) -> None:
-    """What the contract says of quantising and dequantising, with one processor or many."""
+def real_numbers(library: Path, check: str, of: torch.dtype | int) -> None:
+    """What the contract says of real numbers and gradients, with one processor or many."""
     for processors in (1, 132):
         emulated.configure(library, processors=processors)
         backend = CudaBackend(Library(str(library)))  # which asks what its card is like
         kit = type("Kit", (BackendConformance,), {"make_backend": lambda self, b=backend: b})()
-        getattr(kit, check)(dtype)
+        getattr(kit, check)(of)
 
 
 def trained(layer: nn.Module, x: Tensor) -> list[Tensor]:
@@ -198,6 +198,7 @@ def all_real(library: Path) -> None:
         real_numbers(library, "test_quantising", dtype)
     for dtype in (torch.int32, torch.int64):
         real_numbers(library, "test_dequantising", dtype)
+    real_numbers(library, "test_sums_of_gradient_tables", 4)
     emulated.configure(library)
     gradients(library)
 

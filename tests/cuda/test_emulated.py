@@ -171,7 +171,8 @@ def test_faults_are_caught(kernels: Path, name: str, tmp_path: Path) -> None:
 def survives(check: Callable[[Path], None], library: Path) -> bool:
     """Whether a check ends well, in a process of its own."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["small"])  # torch is imported once
+    # Imported once, also what torch imports when an operator is called first.
+    context.set_forkserver_preload(["small", "torch._dynamo"])
     child = context.Process(target=check, args=(library,))
     child.start()
     child.join(200)

@@ -32,18 +32,22 @@ def card(kernels: Path) -> Iterator[CudaBackend]:
 
 
 @pytest.mark.parametrize(
-    ("check", "dtype"),
+    ("check", "of"),
     [
         ("test_quantising", torch.int8),
         ("test_quantising", torch.int16),
         ("test_quantising", torch.int32),
         ("test_dequantising", torch.int32),
         ("test_dequantising", torch.int64),
+        ("test_sums_of_gradient_tables", 1),
+        ("test_sums_of_gradient_tables", 4),
     ],
 )
-def test_real_numbers_have_the_bits_of_torch(kernels: Path, check: str, dtype: torch.dtype) -> None:
-    """What the contract says of quantising and dequantising, with one processor or many."""
-    small.real_numbers(kernels, check, dtype)
+def test_real_numbers_have_the_bits_of_torch(
+    kernels: Path, check: str, of: torch.dtype | int
+) -> None:
+    """What the contract says of real numbers and gradients, with one processor or many."""
+    small.real_numbers(kernels, check, of)
 
 
 def layers() -> dict[str, tuple[nn.Module, tuple[int, ...]]]:

@@ -72,6 +72,24 @@ def test_structs_are_those_of_the_header() -> None:
 
 
 @checkout
+def test_the_library_neither_allocates_nor_waits_nor_copies() -> None:
+    """No call of the runtime in the sources does: what it may call is listed here."""
+    allowed = {
+        "cudaGetDevice", "cudaSetDevice", "cudaGetDeviceCount", "cudaDeviceGetAttribute",
+        "cudaGetDeviceProperties", "cudaDriverGetVersion", "cudaRuntimeGetVersion",
+        "cudaFuncGetAttributes", "cudaFuncSetAttribute", "cudaLaunchKernelEx", "cudaMemsetAsync",
+        "cudaGetErrorName", "cudaGetErrorString",
+    }  # fmt: skip
+    sources = [p for p in CSRC.iterdir() if p.suffix in (".cu", ".cuh")]
+    calls = {
+        c for p in sources for c in re.findall(r"\b(cu[A-Z]\w+|cuda[A-Z]\w+)\(", p.read_text())
+    }
+    assert calls
+    assert calls <= allowed, calls - allowed
+    assert not re.search(r"<<<|\bnew\b|\bmalloc\(", "".join(p.read_text() for p in sources))
+
+
+@checkout
 def test_versions_agree() -> None:
     """The plug-in names one version in both places, and that of the core; so with the licence."""
     import approxhub_cuda
