@@ -251,10 +251,11 @@ def _long_sums(rng: np.random.Generator) -> Iterator[Case]:
         codes = np.full(2 * k, 255, np.uint8)
         rows = np.full((3, k, 1), 255, np.uint8)
         yield Case(f"largest {name}", g, 3, tables, codes, rows, wide=True)
-    rows = np.full((20, 32769, 1), 255, np.uint8)
-    g = Geometry(1, 1, 32769, (1, 1, 130))
-    codes = np.full(130 * 32769, 255, np.uint8)
-    yield Case("largest entries of many rows", g, 20, largest, codes, rows, wide=True)
+    # As few as the loop for many rows takes that are more than 16.
+    rows = np.full((17, 32769, 1), 255, np.uint8)
+    g = Geometry(1, 1, 32769, (1, 1, 65))
+    codes = np.full(65 * 32769, 255, np.uint8)
+    yield Case("largest entries of many rows", g, 17, largest, codes, rows, wide=True)
     g = Geometry(1, 2, 1, (1, 1, 32800), (1, 1, 32800))
     yield _case(rng, "long narrow depthwise", g, 2, 0, wide=True)
     for planes in (0, 1):
@@ -354,12 +355,15 @@ def _random(rng: np.random.Generator, number: int) -> Iterator[Case]:
         )  # fmt: skip
 
 
-def cases(random: int) -> Iterator[Case]:
-    """All named cases, and a number of random ones; always the same."""
+def cases(random: int, *, named: bool = True, long: bool = True) -> Iterator[Case]:
+    """All named cases, or but for the long ones, and a number of random ones; always the same."""
     rng = np.random.default_rng(4)
-    yield from _matrices(rng)
-    yield from _long_sums(rng)
-    yield from _convolutions(rng)
+    if named:
+        yield from _matrices(rng)
+    if named and long:
+        yield from _long_sums(rng)
+    if named:
+        yield from _convolutions(rng)
     yield from _random(rng, random)
 
 
@@ -370,11 +374,11 @@ def geometry() -> type[Geometry]:
 
 
 @pytest.fixture
-def write_vectors(tmp_path: Path) -> Callable[[int], Path]:
-    """Write a file of vectors with a number of random cases: ``write_vectors(40)``."""
+def write_vectors(tmp_path: Path) -> Callable[..., Path]:
+    """Write a file of vectors with a number of random cases: ``write_vectors(40)``; see `cases`."""
 
-    def write(random: int) -> Path:
-        all_cases = list(cases(random))
+    def write(random: int, **others: bool) -> Path:
+        all_cases = list(cases(random, **others))
         path = tmp_path / "vectors.bin"
         with path.open("wb") as file:
             file.write(struct.pack("<q", len(all_cases)))
