@@ -838,15 +838,20 @@ def test_run_by_pytest(tmp_path: Path) -> None:
     assert all("TestWrong" in line for line in failed)
 
 
-def test_only_the_kit_needs_pytest() -> None:
-    """Without pytest the core imports; the kit raises an error that says how to get it."""
+def test_what_the_core_does_without() -> None:
+    """It imports no other tool, nor what imports models of theirs; nor pytest, as the kit does.
+
+    Without pytest the kit raises an error that says how to get it.
+    """
     code = """\
         import sys
 
         sys.modules["pytest"] = None
-        import approxhub as ah, approxhub.cli
+        import approxhub as ah, approxhub.backends, approxhub.cli, approxhub.model, approxhub.nn
 
         [getattr(ah, name) for name in ah.__all__]
+        tools = ("torchao", "brevitas", "onnx", "onnxruntime", "approxhub.interop")
+        print([m for m in sys.modules if m.startswith(tools)])
         try:
             import approxhub.testing
         except ah.ApproxHubError as error:
@@ -855,4 +860,6 @@ def test_only_the_kit_needs_pytest() -> None:
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=True
     )
-    assert "pip install 'approxhub[test]'" in done.stdout
+    imported, error = done.stdout.splitlines()
+    assert imported == "[]"
+    assert "pip install 'approxhub[test]'" in error

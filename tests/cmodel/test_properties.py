@@ -95,7 +95,7 @@ EDGES = np.array(
 @settings(
     derandomize=True,
     deadline=None,
-    max_examples=12,
+    max_examples=6,
     phases=[Phase.generate],  # shrinking compiles thousands of files; the failure shows its text
     suppress_health_check=list(HealthCheck),
 )

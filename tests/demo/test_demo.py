@@ -28,7 +28,10 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Pat
 
 @pytest.fixture
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A demonstration that trains too little, for what does not depend on accuracy."""
+    """A demonstration of few images that trains too little, for what needs no accuracy."""
+    data = demo._digits()
+    few = demo._Digits(data.train_x[:200], data.train_y[:200], data.test_x[:100], data.test_y[:100])
+    monkeypatch.setattr(demo, "_digits", lambda: few)
     monkeypatch.setattr(demo, "_EPOCHS", 1)
     monkeypatch.setattr(demo, "_RETRAIN_EPOCHS", 1)
 
