@@ -96,7 +96,7 @@ def test_cifar_recipe_smoke(tmp_path: Path) -> None:
     assert len(Results.read(tmp_path / "smoke")) == 3  # float, as it is, compensated
     chance = np.random.default_rng(0)
     for name in [*(f"data_batch_{i}.bin" for i in range(1, 6)), "test_batch.bin"]:
-        records = chance.integers(0, 256, (8, 1 + 3072), dtype=np.uint8)
+        records = chance.integers(0, 256, (2, 1 + 3072), dtype=np.uint8)
         records[:, 0] %= 10
         records.tofile(tmp_path / name)
     words += ["--data", ".", "--epochs", "1", "--retrain-epochs", "1", "--path", "files"]

@@ -15,6 +15,17 @@ pytestmark = [
 ]
 
 
+# Compiling takes seconds: of layers that are made of the same, most are compiled in one mode.
+TRAINING_ALONE = (
+    "Conv1d", "ConvTranspose3d", "RNN", "LSTMCell", "RNNCell", "MultiheadAttention",
+)  # fmt: skip
+EVALUATION_ALONE = (
+    "Conv3d", "ConvTranspose1d", "GRU", "GRUCell", "ScaledDotProductAttention",
+)  # fmt: skip
+# And with machine code, which takes half a minute, two; tests/ops has a product.
+INDUCTOR = {("Conv2d", False), ("Conv2d", True), ("ConvTranspose2d", False)}
+
+
 @pytest.fixture(autouse=True)
 def _forgetful() -> Iterator[None]:
     torch._dynamo.reset()
@@ -29,8 +40,10 @@ def test_whole_layers(kind, odd, first, training, backend):
     if backend == "inductor":
         if not (shutil.which("c++") or shutil.which("g++")):
             pytest.skip("no C++ compiler")
-        if kind.name not in ("Linear", "Conv2d", "ConvTranspose2d", "Matmul"):
+        if (kind.name, training) not in INDUCTOR:
             pytest.skip("the others are made of these")
+    if kind.name in (EVALUATION_ALONE if training else TRAINING_ALONE):
+        pytest.skip("the other mode is compiled")
     layer = kind.make(odd).train(training)
     eager = copy.deepcopy(layer)
     # torch compiles recurrent layers, subclasses too, only if asked to.

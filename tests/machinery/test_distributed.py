@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -16,41 +15,17 @@ from approxhub.errors import InputError
 
 WORKER = Path(__file__).with_name("worker.py")
 
-needs_gloo = pytest.mark.skipif(
+
+@pytest.mark.skipif(
     not (torch.distributed.is_available() and torch.distributed.is_gloo_available()),
     reason="this torch has no gloo",
 )
-
-
-@needs_gloo
-def test_calibration_and_ddp(tmp_path):
-    """Calibrated and trained in two processes, ranges and integers are those of one."""
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
-    shared = {
-        **os.environ,
-        "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
-        "OMP_NUM_THREADS": "1",
-    }  # fmt: skip
-    command = [sys.executable, "-W", "ignore", str(WORKER), "calibrate", "ddp"]
-    processes = [
-        subprocess.Popen(command, env={**shared, "RANK": str(rank)}, cwd=tmp_path,
-                         stderr=subprocess.PIPE, text=True)
-        for rank in range(2)
-    ]  # fmt: skip
-    try:
-        errors = [process.communicate(timeout=240)[1] for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    assert [process.returncode for process in processes] == [0, 0], "\n".join(errors)
-
-
-@needs_gloo
 @pytest.mark.slow
-def test_torchrun_and_fsdp2(tmp_path):
-    """Launched by torchrun, sharded training and its checkpoints are those of one process too."""
+def test_two_processes(tmp_path):
+    """Launched by torchrun: calibration, DDP, FSDP2 and its checkpoints are those of one process.
+
+    Ranges and integers bit for bit.
+    """
     command = [
         sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2",
         str(WORKER), "calibrate", "ddp", "fsdp",

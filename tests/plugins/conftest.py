@@ -55,29 +55,6 @@ class Site:
         lines = entry_points or f"[approxhub]\n{name} = {value or module}\n"
         (info / "entry_points.txt").write_text(lines)
 
-    def install(self, plugins: dict[str, str]) -> None:
-        """Build a wheel of each plug-in, name to text, and let pip install them all."""
-        source = self.folder.parent / f"{self.folder.name}-source"
-        dist = source / "dist"
-        for name, text in plugins.items():
-            project = source / name
-            project.mkdir(parents=True)
-            (project / f"plugin_{name}.py").write_text(HEAD + textwrap.dedent(text))
-            (project / "pyproject.toml").write_text(
-                '[build-system]\nrequires = ["flit_core"]\nbuild-backend = "flit_core.buildapi"\n'
-                f'[project]\nname = "plugin_{name}"\nversion = "1.5"\ndescription = "A plug-in."\n'
-                f'[project.entry-points.approxhub]\n{name} = "plugin_{name}"\n'
-            )
-        pip = ["-m", "pip", "--quiet"]
-        offline = ["--no-deps", "--no-index"]
-        projects = [str(source / name) for name in plugins]
-        build = ["wheel", *offline, "--no-build-isolation", "--wheel-dir", str(dist), *projects]
-        done = self.python(*pip, *build)
-        assert done.returncode == 0, done.stderr
-        wheels = sorted(map(str, dist.glob("*.whl")))
-        done = self.python(*pip, "install", *offline, "--target", str(self.folder), *wheels)
-        assert done.returncode == 0, done.stderr
-
     def rows(self) -> dict[str, PluginStatus]:
         """Rows of the plug-ins that were found."""
         return {row.name: row for row in host().status()}
