@@ -1232,15 +1232,17 @@ class BackendConformance:
             wanted = total
             for t in range(terms):
                 wanted = wanted + table[t, at] * products[t]
-            there = [t.to(self.device) for t in (x, scale, zero, table, total)]
+            x_, scale_, zero_, table_, sums = (
+                t.to(self.device) for t in (x, scale, zero, table, total)
+            )
             for whole in (False, True):
                 out = torch.full_like(recoded, 77.0, device=self.device)
-                backend.recode(there[0], shape, *there[1:3], size - 1, there[3], whole, out)
+                backend.recode(x_, shape, scale_, zero_, size - 1, table_, whole, out)
                 right = torch.cat([x[None] + recoded[:1], recoded[1:]]) if whole else recoded
                 self._same_bits(RECODE, [out], [right], f"{shape} and {bits} bits")
             mine = [p.to(self.device) for p in products]
-            backend.combine(there[4], there[0], shape, *there[1:3], size - 1, there[3], mine)
-            self._same_bits(COMBINE, [there[4]], [wanted], f"{shape} and {bits} bits")
+            backend.combine(sums, x_, shape, scale_, zero_, size - 1, table_, mine)
+            self._same_bits(COMBINE, [sums], [wanted], f"{shape} and {bits} bits")
 
     def _real_numbers(self) -> RealNumbers:
         backend: object = self._backend()
