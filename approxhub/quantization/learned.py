@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from approxhub.quantization.calibrators import Calibrator
 from approxhub.quantization.mapping import CodeRange
-from approxhub.quantization.quantizer import Quantizer
+from approxhub.quantization.quantizer import Quantizer, masked
 
 __all__ = ["LearnedQuantizer", "scale_parameters"]
 
@@ -34,10 +34,10 @@ class _LearnedStep(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         x, codes, inside, scale, zero_point = ctx.saved_tensors
-        passed = grads[0] * inside
+        passed = masked(grads[0], inside)
         if not ctx.needs_input_grad[1]:
             return passed, *(None,) * 5
-        steps = codes.to(torch.float32) - zero_point - inside * (x.to(torch.float32) / scale)
+        steps = codes.to(torch.float32) - zero_point - masked(x.to(torch.float32) / scale, inside)
         by_scale = (grads[0] * steps).sum_to_size(scale.shape)
         weight = 1 / math.sqrt(max(1, x.numel() // scale.numel()) * ctx.largest)
         by_log = (by_scale * scale * (math.log(2) * weight)).reshape(ctx.shape)

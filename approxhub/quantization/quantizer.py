@@ -55,7 +55,13 @@ class _FakeQuantize(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
         (inside,) = ctx.saved_tensors
-        return grads[0] * inside, None, None
+        return masked(grads[0], inside), None, None
+
+
+def masked(grad: Tensor, inside: Tensor) -> Tensor:
+    """A gradient where a mask of bool is set, and zero elsewhere."""
+    # Bytes are multiplied as they are read; a mask of bool is made one of floats first.
+    return grad * inside.view(torch.uint8)
 
 
 class Quantizer(nn.Module):
@@ -199,8 +205,14 @@ class Quantizer(nn.Module):
 
     def _observe_read(self, x: Tensor) -> None:
         # NaN and infinity are in the extremes, if anywhere: one pass over `x`.
-        _require(torch.isfinite(torch.stack(torch.aminmax(x))).all(), _NO_RANGE)
-        self.calibrator.observe(x, self.axis)
+        axis = self.axis
+        if type(self.calibrator) in (MinMax, MovingAverage):  # which look at nothing else
+            x, axis = torch.stack(extremes(x, axis), dim=-1), None if axis is None else 0
+            ends = x
+        else:
+            ends = torch.stack(torch.aminmax(x))
+        _require(torch.isfinite(ends).all(), _NO_RANGE)
+        self.calibrator.observe(x, axis)
         self.set_range(*self.calibrator.range())
 
     def _observe_unread(self, x: Tensor) -> None:
