@@ -147,14 +147,22 @@ static void lookup(const uint8_t *lanes, const int64_t *offset, int64_t k, const
                                                 width, acc);
 }
 
-static void recode(const uint8_t *in, int64_t n, const uint8_t *table, uint8_t *out) {
-    __m512i t[4];
-    for (int j = 0; j < 4; j++) t[j] = _mm512_loadu_si512(table + 64 * j);
-    for (int64_t i = 0; i < n; i += 64) {
-        const __mmask64 live = n - i >= 64 ? ~0ULL : (1ULL << (n - i)) - 1;
-        const __m512i code = _mm512_maskz_loadu_epi8(live, in + i);
-        _mm512_mask_storeu_epi8(out + i, live, pick(code, quarter(code), t));
+#define RECODE(NAME, PICK)                                                                     \
+    static void NAME(const uint8_t *in, int64_t n, const uint8_t *table, uint8_t *out) {       \
+        __m512i t[4];                                                                          \
+        for (int j = 0; j < 4; j++) t[j] = _mm512_loadu_si512(table + 64 * j);                 \
+        for (int64_t i = 0; i < n; i += 64) {                                                  \
+            const __mmask64 live = n - i >= 64 ? ~0ULL : (1ULL << (n - i)) - 1;                \
+            const __m512i code = _mm512_maskz_loadu_epi8(live, in + i);                        \
+            _mm512_mask_storeu_epi8(out + i, live, PICK(code, quarter(code), t));              \
+        }                                                                                      \
     }
+
+RECODE(recode_quarters, pick)
+RECODE(recode_pairs, pick_pairs)
+
+static void recode(const uint8_t *in, int64_t n, const uint8_t *table, uint8_t *out) {
+    (AH_PAIRS ? recode_pairs : recode_quarters)(in, n, table, out);
 }
 
 /* ROWS rows by 16 * VECS lanes in registers. */
