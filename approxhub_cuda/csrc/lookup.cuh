@@ -82,9 +82,11 @@ __device__ __forceinline__ void stage(const ah_lookup &w, int64_t group, int64_t
     }
 }
 
+// With one column it is two blocks to a processor at least: told nothing (0), the compiler spills
+// registers on sm_100, so that more of them fit.
 template <int kRows, int kColumns>
-__global__ void __launch_bounds__(kThreads) staged_kernel(ah_lookup w, int64_t parts,
-                                                          int64_t part_step) {
+__global__ void __launch_bounds__(kThreads, kColumns == 1 ? 2 : 0)
+    staged_kernel(ah_lookup w, int64_t parts, int64_t part_step) {
     using Shape = Staged<kColumns>;
     using Word = std::conditional_t<kColumns == 8, uint4, uint16_t>;
     Word *image = reinterpret_cast<Word *>(shared_memory());
