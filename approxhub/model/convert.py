@@ -26,6 +26,7 @@ from approxhub.model.layers import (
 from approxhub.model.leftovers import Leftover, find_calls, has_products
 from approxhub.multiplier import Multiplier
 from approxhub.nn import ApproxLayer, CompositeLayer
+from approxhub.nn.base import guard_loading
 from approxhub.nn.folding import NORMALIZED, BatchNorm
 from approxhub.plugins import LayerConverter, host
 from approxhub.plugins.guard import guarded
@@ -242,6 +243,7 @@ def approximate(
     if unwanted:
         _log.warning("left exact:\n  %s", "\n  ".join(map(str, unwanted)))
     model = new.get(model, model)
+    guard_loading(model)
     name_layers(model)
     return model
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from approxhub.errors import InputError
 from approxhub.functional import batched_codes
 from approxhub.multiplier import Multiplier
-from approxhub.nn.base import ApproxLayer, require_real
+from approxhub.nn.base import ApproxLayer, guard_loading, require_real
 from approxhub.nn.composite import CompositeLayer, Projection
 from approxhub.nn.gradients import BatchedProduct
 from approxhub.nn.linear import Linear
@@ -197,7 +197,7 @@ class ScaledDotProductAttention(CompositeLayer):
             )
             for _ in range(2)
         )  # fmt: skip
-        self._guard_loading()
+        guard_loading(self)
 
     def forward(
         self,
@@ -341,7 +341,7 @@ device, dtype
         self.attention = (
             ScaledDotProductAttention(device, **shared) if approximate_products else None
         )
-        self._guard_loading()
+        guard_loading(self)
 
     @classmethod
     def from_float(

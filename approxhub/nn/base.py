@@ -42,7 +42,7 @@ from approxhub.quantization import (
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["MODES", "ApproxLayer", "dequantize", "require_real"]
+__all__ = ["MODES", "ApproxLayer", "dequantize", "guard_loading", "require_real"]
 
 MODES = ("float", "exact", "approximate", "noise")
 _STATE_SCHEMA = 2  # 1 had no datapath, which was the default one
@@ -675,6 +675,16 @@ class ApproxLayer(nn.Module):
             )
         return saved
 
+    def _refuse_others(self, state_dict: Mapping[str, Any], prefix: str) -> None:
+        """Refuse a checkpoint whose settings this layer cannot take."""
+        extra = f"{prefix}_extra_state"
+        if extra in state_dict:
+            self._readable(state_dict[extra])
+        for name in _QUANTIZERS:
+            settings = f"{prefix}{name}._extra_state"
+            if settings in state_dict:
+                getattr(self, name).readable(state_dict[settings])
+
     def extra_repr(self) -> str:
         """The torch layer's, and multiplier, mapping and mode."""
         inner = super().extra_repr()
@@ -695,6 +705,19 @@ def _nan_unless(*finite: Tensor | None) -> Tensor | None:
         return None
     good = functools.reduce(torch.logical_and, unread)
     return torch.full_like(good, torch.nan, dtype=torch.float32).masked_fill(good, -0.0)
+
+
+def guard_loading(module: nn.Module) -> None:
+    """Let a module refuse another circuit's checkpoint before any of its layers has copied it."""
+    hooks = module._load_state_dict_pre_hooks.values()
+    if not any(getattr(h, "hook", h) is _refuse_others for h in hooks):
+        module.register_load_state_dict_pre_hook(_refuse_others)  # type: ignore[no-untyped-call]
+
+
+def _refuse_others(module: nn.Module, state_dict: Mapping[str, Any], prefix: str, *_: Any) -> None:
+    for name, layer in module.named_modules():
+        if isinstance(layer, ApproxLayer):
+            layer._refuse_others(state_dict, f"{prefix}{name}." if name else prefix)
 
 
 def _parsed(datapath: Datapath | str | None) -> Datapath:
@@ -749,12 +772,7 @@ def _before_load(module: nn.Module, state_dict: Mapping[str, Any], prefix: str, 
     extra = f"{prefix}_extra_state"
     is_float = extra not in state_dict and not any(k.startswith(tuple(ours)) for k in state_dict)
     module.__dict__["_float_checkpoint"] = is_float
-    if extra in state_dict:
-        module._readable(state_dict[extra])
-    for name in _QUANTIZERS:
-        settings = f"{prefix}{name}._extra_state"
-        if settings in state_dict:
-            getattr(module, name).readable(state_dict[settings])
+    module._refuse_others(state_dict, prefix)
     shift = state_dict.get(f"{prefix}compensation")
     module.compensation = (
         None if shift is None else torch.zeros_like(shift, device=module._device())

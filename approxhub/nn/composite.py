@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor, nn
@@ -104,21 +103,9 @@ class CompositeLayer(nn.Module):
             part._settle(device)
         self.train(layer.training)
 
-    def _guard_loading(self) -> None:
-        """Refuse another circuit's checkpoint before anything is copied."""
-        self.register_load_state_dict_pre_hook(_check_parts)  # type: ignore[no-untyped-call]
-
     def extra_repr(self) -> str:
         """The torch layer's, and the mode where its parts share one."""
         return f"{super().extra_repr()}, {self.mode or 'several modes'}"
-
-
-def _check_parts(module: nn.Module, state_dict: Mapping[str, Any], prefix: str, *_: Any) -> None:
-    assert isinstance(module, CompositeLayer)
-    for name, part in module.parts().items():
-        extra = f"{prefix}{name}._extra_state"
-        if extra in state_dict:
-            part._readable(state_dict[extra])
 
 
 class Projection(Linear):

@@ -20,6 +20,7 @@ from approxhub.nn.conv import Conv1d, Conv2d, Conv3d
 from approxhub.nn.conv_transpose import ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
 from approxhub.nn.linear import Linear
 from approxhub.nn.recomputation import recomputing
+from approxhub.quantization.quantizer import _NO_RANGE, _require
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -125,11 +126,14 @@ class _Normalized(ApproxLayer):
 
         Moves the running statistics too.
         """
+        others = [d for d in range(y.dim()) if d != 1]
+        var, mean = torch.var_mean(y.float(), others, correction=0)
+        if y.numel():
+            # Before they are in the running statistics, which would keep them.
+            _require(torch.isfinite(torch.stack([var, mean]).detach()).all(), _NO_RANGE)
         if not recomputing():
             with torch.no_grad():
                 self.norm(y)
-        others = [d for d in range(y.dim()) if d != 1]
-        var, mean = torch.var_mean(y.float(), others, correction=0)
         return self._affine_of(mean, var)
 
     def _float_forward(self, x: Tensor, *args: Any) -> Tensor:

@@ -18,7 +18,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from approxhub.errors import CalibrationError, InputError
 from approxhub.multiplier import Multiplier
-from approxhub.nn.base import ApproxLayer, require_real
+from approxhub.nn.base import ApproxLayer, guard_loading, require_real
 from approxhub.nn.composite import CompositeLayer, Projection
 from approxhub.nn.recomputation import recomputing
 from approxhub.quantization import Datapath, OperandMapping
@@ -166,7 +166,7 @@ class _Recurrent(CompositeLayer):
                     **options,
                 )  # fmt: skip
                 self.add_module(f"{kind}_{end}", part)
-        self._guard_loading()
+        guard_loading(self)
 
     def _ends(self) -> Iterator[str]:
         """How the names of each layer and direction end, in torch's order."""
@@ -500,7 +500,7 @@ class _Cell(CompositeLayer):
             bias = f"bias_{kind}" if self.bias else None
             part = Projection(self, f"weight_{kind}", bias, **options)
             self.add_module(kind, part)
-        self._guard_loading()
+        guard_loading(self)
 
     @classmethod
     def _arguments(cls, layer: Any) -> dict[str, Any]:

@@ -6,13 +6,20 @@ import copy
 import logging
 import pickle
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 from torch.nn.utils import parametrizations, prune
 
 import approxhub as ah
-from approxhub.errors import ConversionError, InputError, MappingError, UnknownMultiplierError
+from approxhub.errors import (
+    CheckpointError,
+    ConversionError,
+    InputError,
+    MappingError,
+    UnknownMultiplierError,
+)
 from approxhub.model import leftovers
 from approxhub.nn import ApproxLayer
 from approxhub.plugins import LayerConverter, host
@@ -385,3 +392,32 @@ def test_meta_models_convert():
     x = torch.randn(8, 3)
     want = ah.calibrate(ah.approximate(plain, S8), [x]).eval()
     assert torch.equal(ah.calibrate(converted, [x]).eval()(x), want(x))
+
+
+@pytest.mark.parametrize(
+    "clone", [lambda m: m, copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))]
+)
+def test_another_circuit_s_checkpoint_changes_no_layer(clone):
+    """It is refused before anything is copied, in whatever layer the other circuit is."""
+    table = np.random.default_rng(1).integers(-99, 99, (256, 256))
+    one, other = (
+        ah.Multiplier.from_table(t, name="odd", a_signed=True, b_signed=True)
+        for t in (table, table + 1)
+    )
+    net = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.LSTM(4, 3))
+    mine, saved = (
+        ah.approximate(net, {"2": m, "*": one}) for m in (one, other)
+    )  # fmt: skip
+    ah.calibrate(saved[0], [torch.randn(8, 4)])
+    mine = clone(mine)
+    before = {k: v.clone() for k, v in mine.state_dict().items()}
+    state = {k: v + 1 if v.is_floating_point() else v for k, v in saved.state_dict().items()}
+    with pytest.raises(CheckpointError, match="another circuit under the name local:odd"):
+        mine.load_state_dict(state)
+    assert all(torch.equal(v, before[k]) for k, v in mine.state_dict().items())
+    # Inside of another model, too: there what comes before it is loaded already.
+    around = nn.Sequential(mine)
+    with pytest.raises(CheckpointError):
+        around.load_state_dict({f"0.{k}": v for k, v in state.items()})
+    assert all(torch.equal(v, before[k]) for k, v in mine.state_dict().items())
+    mine.load_state_dict(before)

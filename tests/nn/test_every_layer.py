@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 import approxhub as ah
-from approxhub.errors import InputError
+from approxhub.errors import CalibrationError, CheckpointError, InputError
 
 TABLE = np.random.default_rng(11).integers(-20000, 20000, (256, 256))
 TABLE[0, 0] = 64
@@ -30,11 +30,11 @@ class Kind:
     shapes: Callable[[int], tuple[tuple[int, ...], ...]]
     options: tuple[tuple[str, Any], ...] = ()
 
-    def make(self, **options: Any) -> nn.Module:
+    def make(self, multiplier: ah.Multiplier = ODD, **options: Any) -> nn.Module:
         """Make one."""
         torch.manual_seed(7)
         make = getattr(ah.nn, self.name)
-        return make(*self.arguments, multiplier=ODD, **dict(self.options), **options)
+        return make(*self.arguments, multiplier=multiplier, **dict(self.options), **options)
 
     def inputs(self, batch: int = 3) -> list[Tensor]:
         """Random inputs."""
@@ -57,7 +57,12 @@ KINDS = [
     Kind("ConvTranspose2d", (2, 4, 3, 2, 1), _image(3, 4)),
     Kind("ConvTranspose3d", (2, 2, 2), _image(2, 3, 2)),
     Kind("NormalizedLinear", (4, 3), lambda n: ((n, 4),)),
+    Kind("NormalizedConv1d", (2, 4, 3), _image(6)),
     Kind("NormalizedConv2d", (2, 4, 3), _image(4, 5)),
+    Kind("NormalizedConv3d", (2, 2, 2), _image(3, 4, 3)),
+    Kind("NormalizedConvTranspose1d", (2, 4, 3, 2), _image(4)),
+    Kind("NormalizedConvTranspose2d", (2, 4, 3, 2, 1), _image(3, 4)),
+    Kind("NormalizedConvTranspose3d", (2, 2, 2), _image(2, 3, 2)),
     Kind("RNN", (4, 3), lambda n: ((2, n, 4),)),
     Kind("LSTM", (4, 3), lambda n: ((2, n, 4),), (("num_layers", 2), ("bidirectional", True))),
     Kind("GRU", (4, 3), lambda n: ((n, 2, 4),), (("batch_first", True),)),
@@ -156,7 +161,10 @@ def test_evaluation_moves_nothing(kind):
         return [*(b.tolist() for b in layer.buffers()), seen, [q.calibrated for q in parts]]
 
     before = state()
-    for mode in ("approximate", "exact", "float"):
+    for part in layer.modules():
+        if isinstance(part, ah.nn.ApproxLayer):
+            part.noise = ah.nn.Noise(mean=1.0, deviation=2.0)
+    for mode in ah.nn.MODES:
         ah.set_mode(layer, mode)
         x = [(10 * t).requires_grad_() for t in kind.inputs()]
         sum(t.sum() for t in _outputs(layer(*x))).backward()
@@ -168,3 +176,48 @@ def test_numpy_is_refused(kind: Kind) -> None:
     arrays = [x.numpy() for x in kind.inputs()]
     with pytest.raises(InputError, match=r"torch\.from_numpy"):
         kind.make()(*arrays)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_what_is_not_finite_is_refused(kind: Kind, bad: float) -> None:
+    """NaN and infinity are refused with the layer that they reached, and move no range."""
+    layer, inputs = _fitted(kind), kind.inputs()
+    inputs[0].view(-1)[1] = bad
+    before = {k: v.clone() for k, v in layer.state_dict().items()}
+    for training in (False, True):
+        layer.train(training)
+        with pytest.raises(CalibrationError, match=r"(weight \(|Matmul).*NaN or infinity"):
+            layer(*inputs)
+    layer.eval()
+    assert all(torch.equal(v, before[k]) for k, v in layer.state_dict().items())
+
+
+def test_without_a_range_it_is_refused(kind: Kind) -> None:
+    """A layer that has seen nothing says how to calibrate; in mode float it needs nothing."""
+    layer = kind.make().eval()
+    with pytest.raises(CalibrationError, match=r"approxhub\.calibrate"):
+        layer(*kind.inputs())
+    ah.set_mode(layer, "float")
+    layer(*kind.inputs())
+
+
+def test_another_circuit_s_checkpoint_changes_nothing(kind: Kind) -> None:
+    """A checkpoint of another table under the same name is refused, and nothing is copied."""
+    table = ah.Multiplier.from_table(TABLE + 1, name="odd", a_signed=False, b_signed=False)
+    layer, other = _fitted(kind), kind.make(table)
+    other(*(2 * t for t in kind.inputs()))
+    before = {k: v.clone() for k, v in layer.state_dict().items()}
+    with pytest.raises(CheckpointError, match="another circuit under the name local:odd"):
+        layer.load_state_dict(other.state_dict())
+    assert all(torch.equal(v, before[k]) for k, v in layer.state_dict().items())
+
+
+def test_float64_is_quantised_as_float32(kind: Kind) -> None:
+    """Inputs of float64 have the codes of their float32 values, and results are float64 again."""
+    layer, x = _fitted(kind), kind.inputs()
+    wide = _outputs(layer(*(t.double() for t in x)))
+    assert any(t.dtype == torch.float64 for t in wide)
+    for a, b in zip(wide, _outputs(layer(*x)), strict=True):
+        torch.testing.assert_close(a, b, check_dtype=False, rtol=1e-5, atol=1e-5)
+    if isinstance(layer, ah.nn.ApproxLayer):
+        assert torch.equal(wide[0], layer(*x).double())
