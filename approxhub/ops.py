@@ -7,6 +7,7 @@ it means the same in every process, so exported programs and checkpoints can hol
 from __future__ import annotations
 
 import functools
+import sys
 import threading
 import weakref
 from collections import OrderedDict
@@ -55,12 +56,30 @@ def _operator(name: str, fake: Callable[..., Tensor]) -> Callable[[Callable[...,
     def made(kernel: Callable[..., Tensor]) -> Any:
         schema = name + library.infer_schema(kernel, mutates_args=())
         _library.define(schema)  # type: ignore[no-untyped-call]
-        opaque = torch.compiler.disable(kernel)  # type: ignore[no-untyped-call]
+        opaque = _untraced(kernel)
         _library.impl(name, opaque, "CompositeExplicitAutograd")  # type: ignore[no-untyped-call]
         library.register_fake(f"approxhub::{name}", fake, lib=_library)
         return getattr(torch.ops.approxhub, name).default
 
     return made
+
+
+def _untraced(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """``torch.compiler.disable``, but without the second that importing a compiler takes.
+
+    While nobody has imported it, there is nothing that could trace.
+    """
+    untraced: list[Callable[..., Tensor]] = []
+
+    def call(*arguments: Any) -> Tensor:
+        if untraced:
+            return untraced[0](*arguments)
+        if "torch._dynamo" not in sys.modules:
+            return function(*arguments)
+        untraced.append(torch.compiler.disable(function))  # type: ignore[no-untyped-call]
+        return untraced[0](*arguments)
+
+    return call
 
 
 def register(multiplier: Multiplier) -> str:

@@ -841,17 +841,22 @@ def test_run_by_pytest(tmp_path: Path) -> None:
 def test_what_the_core_does_without() -> None:
     """It imports no other tool, nor what imports models of theirs; nor pytest, as the kit does.
 
+    A forward pass does without torch's compiler, whose import takes a second.
     Without pytest the kit raises an error that says how to get it.
     """
     code = """\
         import sys
 
         sys.modules["pytest"] = None
+        import torch
         import approxhub as ah, approxhub.backends, approxhub.cli, approxhub.model, approxhub.nn
 
         [getattr(ah, name) for name in ah.__all__]
         tools = ("torchao", "brevitas", "onnx", "onnxruntime", "approxhub.interop")
         print([m for m in sys.modules if m.startswith(tools)])
+        layer, x = ah.nn.Linear(3, 2, multiplier="exact:8s"), torch.ones(1, 3)
+        ah.calibrate(layer, [x])
+        print(tuple(layer.eval()(x).shape), "torch._dynamo" in sys.modules)
         try:
             import approxhub.testing
         except ah.ApproxHubError as error:
@@ -860,6 +865,7 @@ def test_what_the_core_does_without() -> None:
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=True
     )
-    imported, error = done.stdout.splitlines()
+    imported, passed, error = done.stdout.splitlines()
     assert imported == "[]"
+    assert passed == "(1, 2) False"
     assert "pip install 'approxhub[test]'" in error
