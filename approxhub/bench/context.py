@@ -220,8 +220,8 @@ class Context:
 
     @functools.cached_property
     def on_engine(self) -> Bound:
-        """Binds calls to the engine on the best instruction set."""
-        return self._stack.enter_context(on_backend("bench-engine", CpuBackend))
+        """Binds calls to the engine as users have it: under its own name it quantises, too."""
+        return bound_to("cpu")
 
     @functools.cached_property
     def on_scalar_lookup(self) -> Bound:
@@ -323,6 +323,19 @@ def int8_is_wrong(x: Tensor, w: Tensor) -> str | None:
     return None if exact else "it is not exact on this machine"
 
 
+def bound_to(name: str) -> Bound:
+    """What binds calls to a backend."""
+
+    def bound(call: Callable[[], Tensor]) -> Callable[[], Tensor]:
+        def run() -> Tensor:
+            with use_backend(name):
+                return call()
+
+        return run
+
+    return bound
+
+
 @contextmanager
 def on_backend(name: str, make: Callable[[], Backend], device_type: str = "cpu") -> Iterator[Bound]:
     """Offer a backend under a name of its own for a while; gives what binds calls to it."""
@@ -333,15 +346,8 @@ def on_backend(name: str, make: Callable[[], Backend], device_type: str = "cpu")
         def approxhub_backends() -> list[BackendInfo]:
             return [BackendInfo(name, device_type, make)]
 
-    def bound(call: Callable[[], Tensor]) -> Callable[[], Tensor]:
-        def run() -> Tensor:
-            with use_backend(name):
-                return call()
-
-        return run
-
     host().register(Plugin, name)
     try:
-        yield bound
+        yield bound_to(name)
     finally:
         host().unregister(name)

@@ -159,6 +159,7 @@ def import_model(
     >>> import torch, warnings
     >>> from torch.ao.quantization import get_default_qat_qconfig, prepare_qat, QuantStub
     >>> warnings.simplefilter("ignore")
+    >>> _ = torch.manual_seed(1)
     >>> net = torch.nn.Sequential(QuantStub(), torch.nn.Linear(4, 2)).train()
     >>> net.qconfig = get_default_qat_qconfig("x86")
     >>> x = torch.randn(8, 4)

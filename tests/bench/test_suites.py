@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -12,9 +13,11 @@ import pytest
 import torch
 
 import approxhub as ah
+from approxhub.backends import real
 from approxhub.backends.cpu import CpuBackend
 from approxhub.backends.native import load_library
 from approxhub.bench import SUITES, Report, Settings, inference, run, training
+from approxhub.bench.context import Context
 from approxhub.bench.inference import compared_with_reference
 from approxhub.bench.memory import peak_bytes, peak_bytes_of_step
 from approxhub.bench.names import FAKE_QUANTISED, FP32, INT8, ONE_THREAD, SCALAR_LOOKUP
@@ -163,6 +166,18 @@ def test_roofline_adds_up() -> None:
     assert all((r.seconds or 0) >= 0 for r in parts.values())
     kernels = [r for r in quick("roofline").rows if r.details["kind"] == "kernel"]
     assert {r.details["isa"] for r in kernels} == set(load_library().isas)
+
+
+def test_the_engine_is_timed_under_its_own_name(tmp_path: Path) -> None:
+    """Under another one it would not be asked to quantise, and layers would do it in torch."""
+
+    def quantised() -> torch.Tensor:
+        one, zero = torch.ones(()), torch.zeros((), dtype=torch.int32)
+        done = real.quantize(torch.ones(3), one, zero, (0, 7), None, torch.uint8, False)
+        return torch.tensor(done is not None)
+
+    with Context(Settings(quick=True), tmp_path) as context:
+        assert context.on_engine(quantised)()
 
 
 @pytest.mark.slow
