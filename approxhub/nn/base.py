@@ -513,21 +513,23 @@ class ApproxLayer(nn.Module):
                 if self._capture is not None:
                     self._capture(x_codes, w_codes, product)
                 y = self._integer_forward(x_codes, w_codes, None if later else bias, product)
+            # What a function of our own gave, autograd lets nobody change in place.
+            handed = None
             if needs_grad:
-                y = ApproximateProduct.apply(  # type: ignore[no-untyped-call]
+                y = handed = ApproximateProduct.apply(  # type: ignore[no-untyped-call]
                     real_x, real_w, y, self._gradient, product, self._multiplied_by()
                 )
             if later and bias is not None:
                 y = y + self._along_channels(bias, y)
             if whole and bias is not None and bias.requires_grad:
-                y = _IntegerBias.apply(  # type: ignore[no-untyped-call]
+                y = handed = _IntegerBias.apply(  # type: ignore[no-untyped-call]
                     y, bias, self._channel_dim
                 )
             if self._mode == "noise":
                 y = self._with_noise(y, product.terms(w))
             if spoilt is not None:
                 y = y + spoilt
-        return y.to(out_dtype)
+        return y.to(out_dtype, copy=y is handed)
 
     def _operand(self, codes: Tensor, quantizer: Quantizer) -> Tensor:
         """What of codes enters the multiplier."""

@@ -342,3 +342,21 @@ def test_statistics_count_what_enters(activations):
         assert counts.activations.nonzero()[0].tolist() == [5]
         assert (counts.fields[:, 0] == zeros).all()
         assert (counts.fields[:, 5] == 1).all()
+
+
+@pytest.mark.parametrize("path", ["", "bias=int32"])
+@pytest.mark.parametrize("bias", [False, True])
+def test_a_result_may_be_changed_in_place(bias, path):
+    """As MobileNetV2's activations do; numbers and gradients are those of a copy."""
+    net = torch.nn.Sequential(torch.nn.Conv2d(2, 3, 2, bias=bias), torch.nn.ReLU6(inplace=True))
+    x = torch.randn(2, 2, 4, 4)
+    model = ah.calibrate(ah.approximate(net, "drum:8s/k=4", skip=(), datapath=path), [x])
+    found = []
+    for inplace in (True, False):
+        model[1].inplace = inplace
+        model.zero_grad()
+        y = model(x)
+        y.square().sum().backward()
+        found.append([y.detach(), *(p.grad.clone() for p in model.parameters())])
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+    assert found[0][1].any()
