@@ -10,7 +10,8 @@ import inspect
 import logging
 import math
 import operator
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -226,17 +227,42 @@ def conversion(model: nn.Module, batches: Iterable[Any], calibrator: str) -> Con
         )
     if model.training:
         raise ConversionError("in training ranges and weights move: call model.eval() first")
+    require_integer_modes(layers)
     for name, layer in layers.items():
-        if layer.mode not in ("approximate", "exact"):
-            raise ConversionError(
-                f"layer {name!r} is in mode {layer.mode!r}: set it to 'approximate' or 'exact'"
-            )
         if not all(q.calibrated for q in (layer.input_quantizer, layer.weight_quantizer)):
             raise CalibrationError(
                 f"layer {name!r} has no range yet: run approxhub.calibrate(model, batches) first"
             )
     with torch.no_grad():
         return Conversion.calibrated(model, batches, calibrator)
+
+
+def require_integer_modes(layers: Mapping[str, ApproxLayer], hint: str = "") -> None:
+    """Refuse layers in a mode that no hardware is in.
+
+    Raises
+    ------
+    ConversionError
+    """
+    for name, layer in layers.items():
+        if layer.mode not in ("approximate", "exact"):
+            raise ConversionError(
+                f"layer {name!r} is in mode {layer.mode!r}: "
+                f"set it to 'approximate' or 'exact'{hint}"
+            )
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    """All modules as in evaluation for a while, without what their `train` does besides."""
+    before = [(m, m.training) for m in model.modules()]
+    try:
+        for m, _ in before:
+            m.training = False
+        yield
+    finally:
+        for m, training in before:
+            m.training = training
 
 
 class _Tracer(fx.Tracer):
@@ -250,7 +276,10 @@ class Conversion:
 
     def __init__(self, model: nn.Module) -> None:
         try:
-            graph = _Tracer().trace(model)
+            with _evaluating(model):  # hardware never trains, whatever the model does now
+                graph = _Tracer().trace(model)
+        except ConversionError:
+            raise
         except Exception as error:  # whatever a user's forward does when it is traced
             raise ConversionError(
                 f"{type(model).__name__} cannot be traced ({error}): its forward must not depend "
@@ -387,16 +416,17 @@ class Conversion:
     def refresh(self) -> None:
         """Take the grids of all values from their quantisers as they are now."""
         self._find_wanted()
-        self.owners = {}
+        owners: dict[fx.Node, Quantizer] = {}  # whole at once: other threads may be reading
         for node in self.nodes:
             kind = self.kinds[node]
             if kind in _MAKERS and node.users:
-                self.owners[node] = self._wanted[node] or self.outputs[node.name]
+                owners[node] = self._wanted[node] or self.outputs[node.name]
             elif kind in ("same", "clamp", "max"):
-                self.owners[node] = self.owners[self.source(node)]
+                owners[node] = owners[self.source(node)]
             elif kind in ("pool", "adaptive", "mean"):
-                self.owners[node] = self._wanted[node] or self.owners[self.source(node)]
-        self.grids = {node: CodeGrid.of(q) for node, q in self.owners.items()}
+                owners[node] = self._wanted[node] or owners[self.source(node)]
+        self.owners = owners
+        self.grids = {node: CodeGrid.of(q) for node, q in owners.items()}
 
     # --- making -----------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ conversion to integers.
 from __future__ import annotations
 
 import operator
+import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -16,7 +17,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
-from approxhub.model.integers import Conversion, IntegerNetwork, conversion
+from approxhub.errors import CalibrationError, ConversionError
+from approxhub.model.integers import (
+    Conversion,
+    IntegerNetwork,
+    conversion,
+    require_integer_modes,
+)
+from approxhub.model.layers import approx_layers
 from approxhub.nn import ApproxLayer
 from approxhub.nn.folding import _Normalized
 from approxhub.nn.integers import CodeGrid, IntegerRequantize
@@ -26,6 +34,8 @@ __all__ = ["IntegerTraining", "integer_training"]
 
 _DROPOUTS = (F.dropout, F.dropout2d)
 _IN_PLACE = (operator.iadd, operator.isub)
+_MODEL_ITSELF = "; for the model in another mode, or its summary, take the attribute model"
+_tracing = threading.Lock()
 
 
 class _Handed(torch.autograd.Function):
@@ -61,13 +71,12 @@ class IntegerTraining(nn.Module):
         Those of values that no layer takes as they are, as ``<name of the operation>_output``.
     """
 
-    def __init__(
-        self, model: nn.Module, outputs: dict[str, Quantizer], shapes: dict[str, torch.Size]
-    ) -> None:
+    def __init__(self, model: nn.Module, outputs: dict[str, Quantizer], steps: Conversion) -> None:
         super().__init__()
         self.model = model
         self.output_quantizers = nn.ModuleDict({f"{n}_output": q for n, q in outputs.items()})
-        self._shapes = shapes
+        self._shapes = steps.shapes
+        self.__dict__["_traced"] = steps
         self.train(model.training)
 
     def train(self, mode: bool = True) -> IntegerTraining:
@@ -82,20 +91,22 @@ class IntegerTraining(nn.Module):
                 layer.norm.eval()
 
     def _layers(self) -> list[ApproxLayer]:
-        return [m for m in self.model.modules() if isinstance(m, ApproxLayer)]
+        return list(approx_layers(self.model).values())
 
     def __getstate__(self) -> dict[str, Any]:
         state = dict(self.__dict__)
-        state.pop("_traced", None)  # a graph, which is made again
+        state.pop("_traced", None)  # a graph, which is made again, of the copy
         return state
 
     def _steps(self) -> Conversion:
         """The model's operations, with the grids of its quantisers as they are now."""
-        found: Conversion | None = self.__dict__.get("_traced")
-        if found is None:
-            found = Conversion(self.model)
-            found.shapes = self._shapes
-            self.__dict__["_traced"] = found
+        require_integer_modes(approx_layers(self.model), _MODEL_ITSELF)
+        with _tracing:  # which torch.fx does by changing a class that all threads share
+            found: Conversion | None = self.__dict__.get("_traced")
+            if found is None:
+                found = Conversion(self.model)
+                found.shapes = self._shapes
+                self.__dict__["_traced"] = found
         quantizers = {n.removesuffix("_output"): q for n, q in self.output_quantizers.items()}
         found.outputs = quantizers  # type: ignore[assignment]  # a ModuleDict of quantisers
         found.refresh()
@@ -126,9 +137,18 @@ class IntegerTraining(nn.Module):
         ------
         CalibrationError
             If NaN or infinity reaches a quantiser.
+        ConversionError
+            If a layer is in another mode than ``'approximate'`` or ``'exact'``, as it is in
+            :func:`approxhub.summary`.
         InputError
             If a sum needs more than 32 bits, or sizes are not those that means were made for.
         """
+        given: Any = x
+        if isinstance(given, fx.Proxy):
+            raise ConversionError(
+                "an IntegerTraining cannot be traced: the network on integers is what its "
+                "integers() gives, and the model that it trains is its attribute model"
+            )
         if self.training:
             self._freeze_statistics()  # somebody may have told a part to train
             for layer in self._layers():
@@ -142,6 +162,8 @@ class IntegerTraining(nn.Module):
 
 @contextmanager
 def _held_ranges(layers: list[ApproxLayer]) -> Iterator[None]:
+    # In evaluation no range moves, and several threads may be at it.
+    layers = [layer for layer in layers if layer.training]
     for layer in layers:
         layer._holds_range = True
     try:
@@ -176,11 +198,16 @@ class _Run:
             else:
                 self._step(node, kind)
         found: Tensor = self._real[node.args[0]]
-        return found
+        # Autograd lets nobody change in place what a function of our own gave.
+        return found.clone() if found.requires_grad else found
 
     def _quantize(self, node: fx.Node, x: Tensor) -> None:
         owner, grid = self._steps.owners[node], self._steps.grids[node]
-        self._real[node], self._codes[node] = owner.quantize(x, grid.dtype, with_real=True)
+        try:
+            self._real[node], self._codes[node] = owner.quantize(x, grid.dtype, with_real=True)
+        except CalibrationError as error:
+            what = f"input {node.name!r} of {type(self._model).__name__}"
+            raise CalibrationError(f"{what}: {error}") from None
 
     def _called(self, node: fx.Node, values: dict[fx.Node, Any]) -> Any:
         """What an operation of the model makes of values."""
@@ -300,4 +327,4 @@ def integer_training(
         name: LearnedQuantizer.from_quantizer(q) if learned else q
         for name, q in steps.outputs.items()
     }
-    return IntegerTraining(model, outputs, steps.shapes)
+    return IntegerTraining(model, outputs, steps)

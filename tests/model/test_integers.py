@@ -7,6 +7,7 @@ import io
 import logging
 import math
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -788,6 +789,7 @@ def test_training_in_place_and_with_a_second_layer():
     network = training.integers()
     assert torch.equal(network.dequantize(network(network.quantize(x))), y)
     assert model.a.weight.grad.any()
+    assert torch.equal(training(x).neg_(), -y)  # nor does who changes the result
 
 
 def test_training_copies_and_states():
@@ -819,4 +821,61 @@ def test_training_refuses_what_to_integers_refuses():
         ah.integer_training(copy.deepcopy(model).train(), [x])
     with pytest.raises(CalibrationError, match="NaN"):
         ah.integer_training(model, [x])(x * torch.nan)
+    with pytest.raises(CalibrationError, match="input 'x' of Residual: NaN"):
+        ah.integer_training(model, [x]).train()(x * torch.nan)
     assert not any(m._holds_range for m in model.modules() if hasattr(m, "_holds_range"))
+
+
+def test_training_says_what_to_do_instead():
+    """In a mode that has no integers, in a summary, and where its integer network is asked for."""
+    x = torch.randn(4, 3)
+    model = ah.calibrate(ah.approximate(nn.Sequential(nn.Linear(3, 2)), ah.exact(8)), [x]).eval()
+    training = ah.integer_training(model, [x])
+    with pytest.raises(ConversionError, match=r"layer '0' is in mode 'float'.*attribute model"):
+        ah.summary(training, x)
+    with ah.mode(model, "float"):
+        for call in (lambda: training(x), training.integers):
+            with pytest.raises(ConversionError, match=r"layer '0' is in mode 'float'"):
+                call()
+    with pytest.raises(ConversionError, match=r"its integers\(\) gives"):
+        ah.to_integers(training, [x])
+    assert ah.summary(training.model, x).operations == 24
+
+
+class Fickle(nn.Module):
+    """Does something else in training, by a branch that is taken when it is traced."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc, self.out = nn.Linear(3, 4), nn.Linear(4, 2)
+
+    def forward(self, x):
+        """Hold values low in training alone, and drop all of a path."""
+        x = self.fc(x)
+        if self.training:
+            x = x.clamp(max=0.1) * torch.bernoulli(torch.ones(len(x), 1))
+        return self.out(x)
+
+
+def test_training_is_on_what_evaluation_does():
+    """Whatever a model does in training alone is neither trained nor handed to hardware."""
+    x = torch.randn(8, 3)
+    model = ah.calibrate(ah.approximate(Fickle(), ah.exact(8)), [x]).eval()
+    want = ah.to_integers(model, [x])
+    want = want.dequantize(want(want.quantize(x)))
+    training = ah.integer_training(model, [x]).train()
+    for each in (training, copy.deepcopy(training), pickle.loads(pickle.dumps(training))):
+        assert torch.equal(each(x), want)
+        assert all(m.training for m in each.modules())
+        network = each.eval().integers()
+        assert torch.equal(network.dequantize(network(network.quantize(x))), want)
+
+
+def test_training_evaluates_in_several_threads():
+    """All get the numbers that one alone gets, a copy that is not yet traced included."""
+    model, x = _model()
+    training = copy.deepcopy(ah.integer_training(model, [x]))
+    want = ah.integer_training(model, [x])(x)
+    with ThreadPoolExecutor(4) as pool:
+        for y in pool.map(lambda _: training(x), range(40)):
+            assert torch.equal(y, want)
