@@ -128,13 +128,22 @@ class _Normalized(ApproxLayer):
         """
         others = [d for d in range(y.dim()) if d != 1]
         var, mean = torch.var_mean(y.float(), others, correction=0)
+        finite = None
         if y.numel():
             # Before they are in the running statistics, which would keep them.
-            _require(torch.isfinite(torch.stack([var, mean]).detach()).all(), _NO_RANGE)
+            finite = _require(torch.isfinite(torch.stack([var, mean]).detach()).all(), _NO_RANGE)
         if not recomputing():
             with torch.no_grad():
-                self.norm(y)
+                self._move_running(y, finite)
         return self._affine_of(mean, var)
+
+    def _move_running(self, y: Tensor, finite: Tensor | None) -> None:
+        """Let the running statistics see a batch, if it is finite, which may not have been read."""
+        kept = [] if finite is None else [b.clone() for b in self.norm.buffers()]
+        self.norm(y)
+        if finite is not None:
+            for now, before in zip(self.norm.buffers(), kept, strict=True):
+                now.copy_(torch.where(finite, now, before))
 
     def _float_forward(self, x: Tensor, *args: Any) -> Tensor:
         y: Tensor = self.norm(super()._float_forward(x, *args))

@@ -73,11 +73,54 @@ class MinMax:
 
     def observe(self, x: Tensor, axis: int | None) -> None:
         """Widen the range to hold `x`."""
-        low, high = extremes(x, axis)
-        if self._range is not None:
-            before = [t.to(low) for t in self._range]  # the model may have moved since
-            low, high = torch.minimum(low, before[0]), torch.maximum(high, before[1])
+        self._range = self._after(extremes(x, axis))
+
+    def _after(self, now: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        if self._range is None:
+            return now
+        low, high = (t.to(now[0]) for t in self._range)  # the model may have moved since
+        return self._joined((low, high), now)
+
+    def _joined(
+        self, before: tuple[Tensor, Tensor], now: tuple[Tensor, Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """The range after a tensor with the extremes `now`."""
+        return torch.minimum(before[0], now[0]), torch.maximum(before[1], now[1])
+
+    def observe_in_place(
+        self, x: Tensor, axis: int | None, low: Tensor, high: Tensor, seen: Tensor
+    ) -> None:
+        """As :meth:`observe`, without a look at numbers, in tensors that stay where they are.
+
+        So what a CUDA graph captured of it goes on from the last range at every replay.
+
+        Parameters
+        ----------
+        x : Tensor
+            What is not finite moves nothing.
+        axis : int, optional
+        low, high : Tensor of float32
+            The range so far, and then the new one.
+        seen : Tensor of one bool
+            Whether `low` and `high` are a range.
+        """
+        now = extremes(x, axis)
+        joined = self._joined((low, high), now)
+        new = [torch.where(seen, j, n) for j, n in zip(joined, now, strict=True)]
+        # NaN and infinity go through minima, maxima and averages.
+        finite = (torch.isfinite(new[0]) & torch.isfinite(new[1])).all()
+        low.copy_(torch.where(finite, new[0], low))
+        high.copy_(torch.where(finite, new[1], high))
+        seen.logical_or_(finite)
+        self.follow(low, high)
+
+    def follow(self, low: Tensor, high: Tensor) -> None:
+        """Go on from what these tensors then hold."""
         self._range = low, high
+
+    def forget(self) -> None:
+        """Back to having seen nothing."""
+        self._range = None
 
     def merge(self, like: Tensor) -> None:
         """Take in the extremes that the other processes have seen."""
@@ -129,12 +172,13 @@ class MovingAverage(MinMax):
 
     def observe(self, x: Tensor, axis: int | None) -> None:
         """Move the range towards that of `x`."""
-        low, high = extremes(x, axis)
-        if self._range is not None:
-            before = [t.to(low) for t in self._range]
-            low = torch.lerp(before[0], low, self.momentum)
-            high = torch.lerp(before[1], high, self.momentum)
-        self._range = low, high
+        super().observe(x, axis)
+
+    def _joined(
+        self, before: tuple[Tensor, Tensor], now: tuple[Tensor, Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        low, high = (torch.lerp(b, n, self.momentum) for b, n in zip(before, now, strict=True))
+        return low, high
 
     def merge(self, like: Tensor) -> None:
         """Take the mean of the averages of all processes that have one."""

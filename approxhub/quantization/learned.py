@@ -111,6 +111,7 @@ class LearnedQuantizer(Quantizer):
         if quantizer.calibrated:
             made.set_range(quantizer.range_min, quantizer.range_max)
             made.calibrator.resume(quantizer.range_min, quantizer.range_max)
+            made._seen.copy_(quantizer._seen)
         return made.train(quantizer.training)
 
     # --- state ----------------------------------------------------------------

@@ -22,7 +22,7 @@ from approxhub.quantization.mapping import CodeRange
 from approxhub.quantization.names import make_calibrator
 from approxhub.quantization.ranks import Mergeable, all_reduce, in_a_group
 from approxhub.quantization.scales import scale_and_zero_point
-from approxhub.reading import eager_checks, may_read
+from approxhub.reading import capturing, eager_checks, may_read, on_host
 
 __all__ = ["Quantizer"]
 
@@ -117,6 +117,9 @@ class Quantizer(nn.Module):
     range_max: Tensor
     scale: Tensor
     zero_point: Tensor
+    # Whether `range_min` and `range_max` are what the calibrator has seen: a tensor, for on a
+    # device nobody reads whether its first one was finite. No buffer: it follows from `calibrated`.
+    _seen: Tensor
     _full: CodeRange  # of the mapping, while fixed codes may be fewer
 
     def __init__(
@@ -135,6 +138,7 @@ class Quantizer(nn.Module):
         self.axis = None if channels is None else axis
         self.power_of_two = power_of_two
         self.synchronized = False
+        self._seen = torch.zeros((), dtype=torch.bool, device=device)
         self.restart(calibrator)
         self.register_buffer("range_min", torch.zeros(shape, device=device))
         self.register_buffer("range_max", torch.zeros(shape, device=device))
@@ -168,6 +172,7 @@ class Quantizer(nn.Module):
         self.calibrator = fresh
         self.calibrator_name = name
         self.calibrated = False
+        self._seen.zero_()
 
     def _fresh(self, name: str) -> Calibrator:
         calibrator = make_calibrator(name)
@@ -185,8 +190,9 @@ class Quantizer(nn.Module):
         ------
         CalibrationError
             If `x` holds NaN or infinity; the state is unchanged then. On a device, with the
-            calibrators ``'minmax'`` and ``'moving-average'``, such an `x` changes nothing and is
-            not reported, outside of :func:`approxhub.eager_checks`.
+            calibrators ``'minmax'`` and ``'moving-average'``, such an `x` moves nothing and is
+            not reported, outside of :func:`approxhub.eager_checks`; if it is the first, the range
+            is 0 to 0 until a finite one comes, which counts as the first.
         """
         if x.is_meta or self.fixed:
             return
@@ -195,18 +201,20 @@ class Quantizer(nn.Module):
             x = self._extremes_of_all(x)
         if x.numel() == 0:
             return
+        unread = self._unread()
         if may_read(x):
             self._observe_read(x)
-        elif type(self.calibrator) in (MinMax, MovingAverage):
-            self._observe_unread(x)
-        else:  # it may well read numbers itself
+        elif unread is not None:
+            self._observe_unread(x, unread)
+        else:
             with eager_checks():
                 self._observe_read(x)
 
     def _observe_read(self, x: Tensor) -> None:
         # NaN and infinity are in the extremes, if anywhere: one pass over `x`.
         axis = self.axis
-        if type(self.calibrator) in (MinMax, MovingAverage):  # which look at nothing else
+        unread = self._catch_up()
+        if unread is not None:  # a calibrator that looks at nothing else
             x, axis = torch.stack(extremes(x, axis), dim=-1), None if axis is None else 0
             ends = x
         else:
@@ -214,17 +222,29 @@ class Quantizer(nn.Module):
         _require(torch.isfinite(ends).all(), _NO_RANGE)
         self.calibrator.observe(x, axis)
         self.set_range(*self.calibrator.range())
+        self._seen.fill_(True)
+        if unread is not None and not on_host(x):
+            unread.follow(self.range_min, self.range_max)  # which a graph may move at any time
 
-    def _observe_unread(self, x: Tensor) -> None:
+    def _observe_unread(self, x: Tensor, calibrator: MinMax) -> None:
         """As :meth:`observe`, without a look at the numbers: what is not finite moves nothing."""
-        self.calibrator.observe(x, self.axis)
-        low, high = self.calibrator.range()
-        # NaN and infinity go through minima, maxima and averages.
-        finite = (torch.isfinite(low) & torch.isfinite(high)).all()
-        low = torch.where(finite, low, self.range_min)
-        high = torch.where(finite, high, self.range_max)
-        self.calibrator.resume(low, high)
-        self._take_range(low, high)
+        if not (self.calibrated or torch.compiler.is_compiling() or capturing(x)):
+            self._seen.zero_()
+        calibrator.observe_in_place(x, self.axis, self.range_min, self.range_max, self._seen)
+        self._derive()
+        self.calibrated = True
+
+    def _unread(self) -> MinMax | None:
+        """The calibrator, if it is one that need not read; others may well."""
+        c = self.calibrator
+        return c if isinstance(c, MinMax) and type(c) in (MinMax, MovingAverage) else None
+
+    def _catch_up(self) -> MinMax | None:
+        """As :meth:`_unread`, and it has forgotten what was not finite."""
+        c = self._unread()
+        if c and self.calibrated and not torch.compiler.is_compiling() and not self._seen:
+            c.forget()
+        return c
 
     def _extremes_of_all(self, x: Tensor) -> Tensor:
         """Smallest and largest value in any process, (2,) or with `axis` first; none is empty."""
@@ -250,15 +270,18 @@ class Quantizer(nn.Module):
         calibrator that is not :class:`~approxhub.quantization.Mergeable` has the hull of ranges.
         """
         if isinstance(self.calibrator, Mergeable):
+            self._catch_up()
             self.calibrator.merge(self.range_min)
             if all_reduce(torch.tensor(self.calibrated, device=self.scale.device).int(), "max"):
                 self.set_range(*self.calibrator.range())
+                self._seen.fill_(True)
             return
         ends = torch.stack([-self.range_min, self.range_max])
         negative, high = all_reduce(ends if self.calibrated else ends - torch.inf, "max")
         if (-negative <= high).all():
             self.set_range(-negative, high)
             self.calibrator.resume(-negative, high)
+            self._seen.fill_(True)
 
     def fit(self, x: Tensor) -> None:
         """Forget what was seen, and fit the range to one tensor alone.
@@ -276,6 +299,8 @@ class Quantizer(nn.Module):
         self.calibrator = MinMax() if fresh else self._fresh(self.calibrator_name)
         self.calibrated = False
         try:
+            if not may_read(x):
+                self._seen.zero_()
             self.observe(x)
         except Exception:
             self.calibrator, self.calibrated = before
@@ -360,6 +385,7 @@ class Quantizer(nn.Module):
         for end, code in ((self.range_min, codes.qmin), (self.range_max, codes.qmax)):
             end.copy_((code - self.zero_point) * values)
         self.calibrator.resume(self.range_min, self.range_max)
+        self._seen.fill_(True)
 
     @staticmethod
     def _inside(codes: CodeRange, limits: tuple[int, int]) -> CodeRange:
@@ -422,6 +448,7 @@ class Quantizer(nn.Module):
     def resume(self) -> None:
         """Let the calibrator go on from the range in the state, e.g. after loading one."""
         self.calibrator = self._fresh(self.calibrator_name)
+        self._seen.fill_(self.calibrated)
         if self.calibrated:
             self.calibrator.resume(self.range_min, self.range_max)
 
@@ -432,6 +459,7 @@ class Quantizer(nn.Module):
             return t.to(moved.device) if moved.dtype != t.dtype else moved
 
         super()._apply(keep, recurse)  # type: ignore[no-untyped-call]
+        self._seen = keep(self._seen)
         return self
 
     @torch.no_grad()

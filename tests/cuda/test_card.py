@@ -159,9 +159,12 @@ def test_a_step_of_training_can_be_captured(gradient: str) -> None:
             net.zero_grad(set_to_none=True)
             with torch.cuda.graph(graph):
                 step()
-            graph.replay()
-        else:
-            step()
+        for scale in (2.0, 0.5, 3.0, 0.1):  # wider and narrower: ranges go on from the last ones
+            x.mul_(scale)
+            if captured:
+                graph.replay()
+            else:
+                step()
         torch.cuda.synchronize()
         found.append([*net.buffers(), *(p.grad for p in net.parameters())])
     for eager, replayed in zip(*found, strict=True):

@@ -19,6 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import approxhub as ah
 from approxhub import functional, ops, reading
 from approxhub.errors import CalibrationError
+from approxhub.quantization import CodeRange, Quantizer, quantizer
 
 aten = torch.ops.aten
 # What gives Python a number, or a tensor whose size depends on numbers.
@@ -92,7 +93,7 @@ def made(kind: str, options: str) -> tuple[nn.Module, list[Tensor]]:
 
 def off_host(monkeypatch: pytest.MonkeyPatch) -> None:
     """Take the CPU for a device."""
-    for module in (reading, ops, functional):
+    for module in (reading, ops, functional, quantizer):
         monkeypatch.setattr(module, "on_host", lambda t: False)
 
 
@@ -265,3 +266,117 @@ def test_calibration_always_checks(device: None) -> None:
     batches = [torch.randn(5, 4), torch.full((5, 4), torch.nan)]
     with pytest.raises(CalibrationError, match=r"batches\[1\]: layer '0'"):
         ah.calibrate(net, batches)
+
+
+class Recorded(TorchDispatchMode):
+    """Remembers operations with their tensors, to run them again as a CUDA graph does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.done: list[tuple[Any, Any, Any, Any]] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run it, and remember it."""
+        out = func(*args, **(kwargs or {}))
+        self.done.append((func, args, kwargs or {}, out))
+        return out
+
+    def replay(self) -> None:
+        """The same again, from and into the same memory."""
+        for func, args, kwargs, out in self.done:
+            new = func(*args, **kwargs)
+            pairs = zip(new, out, strict=True) if isinstance(out, tuple | list) else [(new, out)]
+            for now, place in pairs:
+                if now.data_ptr() != place.data_ptr():
+                    place.copy_(now)
+
+
+def followed(calibrator: str, channels: int | None) -> Quantizer:
+    """A quantiser that has seen nothing."""
+    codes = CodeRange.full(ah.OperandFormat(8, signed=False))
+    return Quantizer(codes, channels=channels, calibrator=calibrator)
+
+
+def state(q: Quantizer) -> list[Tensor]:
+    """All that moves."""
+    return [*q.buffers(), *q.calibrator.range()]
+
+
+FOLLOWING = pytest.mark.parametrize("calibrator", ["minmax", "moving-average(0.25)"])
+
+
+@FOLLOWING
+@pytest.mark.parametrize("channels", [None, 3])
+def test_replayed_observations_accumulate(
+    device: None, calibrator: str, channels: int | None
+) -> None:
+    """What is recorded of one observation goes on from the last range at each replay."""
+    torch.manual_seed(0)
+    batches = [scale * torch.randn(3, 5) for scale in (1, 2, 0.5, 4, 0.1, 3, 0.2)]
+    batches[3][0, 0] = torch.nan  # moves nothing, at replays too
+    eager, q = followed(calibrator, channels), followed(calibrator, channels)
+    x = batches[0].clone()
+    q.observe(x)
+    eager.observe(x)
+    places = [t.data_ptr() for t in state(q)]
+    with Recorded() as graph:
+        q.observe(x.copy_(batches[1]))
+    graph.done = graph.done[1:]  # without the copy
+    eager.observe(x)
+    for batch in batches[2:5]:
+        x.copy_(batch)
+        graph.replay()
+        eager.observe(batch)
+        assert all(torch.equal(a, b) for a, b in zip(state(q), state(eager), strict=True))
+    with ah.eager_checks():
+        q.observe(batches[5])
+    eager.observe(batches[5])
+    x.copy_(batches[6])
+    graph.replay()
+    with ah.eager_checks():
+        q.observe(batches[1])
+    for batch in (batches[6], batches[1]):
+        eager.observe(batch)
+    assert all(torch.equal(a, b) for a, b in zip(state(q), state(eager), strict=True))
+    assert [t.data_ptr() for t in state(q)] == places
+
+
+@FOLLOWING
+@pytest.mark.parametrize("checked", [False, True])
+def test_a_first_batch_that_is_not_finite_does_not_count(
+    device: None, calibrator: str, checked: bool
+) -> None:
+    """The next good one is the first, whether it is looked at or not; so it is after a restart."""
+    good = [torch.tensor([1.0, 2.0]), torch.tensor([0.5, 4.0])]
+    wanted, q = followed(calibrator, None), followed(calibrator, None)
+    for batch in good:
+        wanted.observe(batch)
+    for _ in range(2):
+        q.observe(torch.tensor([torch.nan, 9.0]))
+        assert [q.range_min.item(), q.range_max.item()] == [0, 0]
+        with ah.eager_checks(checked):
+            for batch in good:
+                q.observe(batch)
+        assert all(torch.equal(a, b) for a, b in zip(state(q), state(wanted), strict=True))
+        q.reset()
+    for batch in good:
+        q.fit(batch)
+    assert [q.range_min.item(), q.range_max.item()] == [0.5, 4]
+
+
+def test_running_statistics_outlive_what_is_not_finite(device: None) -> None:
+    """Folded batch normalisation keeps its statistics where a batch has NaN, and goes on after."""
+    torch.manual_seed(0)
+    layer = ah.nn.NormalizedConv1d(2, 3, 3, multiplier="drum:8u/k=4")
+    plain = copy.deepcopy(layer.norm)
+    x = torch.randn(4, 2, 6)
+    for bad in (None, torch.nan, torch.inf, None):
+        batch = x.clone()
+        if bad is None:
+            plain(nn.functional.conv1d(batch, layer.weight, layer.bias))
+        else:
+            batch[0, 0, 0] = bad
+        y = layer(batch)
+        assert y.isfinite().all() if bad is None else y.isnan().all()
+        for name, there in layer.norm.state_dict().items():
+            assert torch.equal(there, plain.state_dict()[name]), name
