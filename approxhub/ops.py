@@ -345,7 +345,7 @@ def lut_conv(
         Values of the weight operand, on the same device.
     pad : Tensor of one integer
         The value that padding has; its products count like any others. A tensor, for it is
-        often the zero point of a quantiser; on a device it is never read from there.
+        often the zero point of a quantiser. Where it is `trusted` it is not read from a device.
     handle : str
         What :func:`register` returned.
     stride, dilation : sequence of int
