@@ -109,7 +109,7 @@ def matmul(a: Tensor, b: Tensor, multiplier: Multiplier | str) -> Tensor:
         raise InputError(
             f"matmul takes (..., M, K) x (K, N), got {tuple(a.shape)} x {tuple(b.shape)}"
         )
-    out: Tensor = lut_gemm(a2, b2, register(m), accumulator_dtype(m, b2.shape[0]), True)
+    out: Tensor = lut_gemm(a2, b2, register(m), accumulator_dtype(m, b2.shape[0]), trusted=True)
     if right:
         out = out.squeeze(-1)
     return out.squeeze(-1 if right else -2) if left else out
@@ -197,7 +197,9 @@ def batched_codes(a: Tensor, b: Tensor, handle: str, dtype: torch.dtype) -> Tens
     image = a.transpose(1, 2).reshape(1, pairs * k, rows)
     kernels = b.transpose(1, 2).reshape(pairs * columns, k, 1)
     nothing = torch.zeros((), dtype=torch.int64, device=a.device)
-    sums: Tensor = lut_conv(image, kernels, nothing, handle, [1], [0, 0], [1], pairs, dtype, True)
+    sums: Tensor = lut_conv(
+        image, kernels, nothing, handle, [1], [0, 0], [1], pairs, dtype, trusted=True
+    )
     return sums.reshape(pairs, columns, rows).transpose(1, 2)
 
 
@@ -559,7 +561,9 @@ def _conv(
     check_values(torch.tensor(pad_value), m.a, "a (padding)")
     pad = torch.full((), pad_value, device=x.device)  # filled there: nothing is copied
     handle, dtype = register(m), accumulator_dtype(m, w.shape[1:].numel())
-    sums: Tensor = lut_conv(x, w, pad, handle, strides, pads, dilations, groups, dtype, True)
+    sums: Tensor = lut_conv(
+        x, w, pad, handle, strides, pads, dilations, groups, dtype, trusted=True
+    )
     if pad_mode == "skip" and any(pads):
         sums = sums - padding_sums(
             tuple(x.shape[2:]), w, pad, handle, dtype, strides, pads, dilations
@@ -602,7 +606,7 @@ def padding_sums(
         beyond = (at < 0) | (at >= n)
         outside = (outside[:, None, :, None] | beyond[None, :, None, :]).flatten(2).flatten(0, 1)
     # A product of padding and weight for each weight, then their sums over channels.
-    products = lut_gemm(pad.reshape(1, 1), w.reshape(1, -1), handle, torch.int64, True)
+    products = lut_gemm(pad.reshape(1, 1), w.reshape(1, -1), handle, torch.int64, trusted=True)
     taps = products.reshape(*w.shape[:2], math.prod(kernel)).sum(1)
     sums = _integer_product(outside, taps.t())
     return sums.t().to(dtype).reshape(1, w.shape[0], *out)
@@ -713,7 +717,7 @@ def conv_transpose_codes(
             pads += [phase.before, phase.behind]
             steps.append(phase.step)
         ones = [1] * len(steps)
-        sums = lut_conv(part, taps, pad, handle, ones, pads, steps, groups, dtype, True)
+        sums = lut_conv(part, taps, pad, handle, ones, pads, steps, groups, dtype, trusted=True)
         if any(pads) and adds:
             sums = sums - padding_sums(
                 tuple(part.shape[2:]), taps, pad, handle, dtype, ones, pads, steps

@@ -438,9 +438,9 @@ class CpuBackend:
         threads, count, step = call.threads, call.count, call.step
         way = call.plan.way
         if way == "lookup" and _is_depthwise(call.geometry):
-            library.lookup_depthwise(
+            library.lookup(
                 isa, call.geometry, x, codes, count, prepared.by_weight, prepared.bias, out, step,
-                threads,
+                threads, depthwise=True,
             )  # fmt: skip
             return out
         planes = None if way == "lookup" else prepared.weight_rows

@@ -10,7 +10,7 @@ import functools
 import importlib.resources
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TypeAlias
 
 import numpy as np
@@ -109,9 +109,6 @@ _SIGNATURES = {
     "ah_lookup": (
         _i32, _pointer, _pointer, _pointer, _i64, _pointer, _i64, _pointer, _i32, _pointer, _i32,
     ),
-    "ah_lookup_depthwise": (
-        _i32, _pointer, _pointer, _pointer, _i64, _pointer, _i64, _pointer, _i32, _pointer, _i32,
-    ),
     "ah_lay_planes": (_i32, _pointer, _pointer, _pointer, _pointer, _pointer, _i32),
     "ah_pack_rows": (
         _i32, _pointer, _pointer, _pointer, _i64, _pointer, _pointer, _pointer, _i32,
@@ -129,6 +126,7 @@ _SIGNATURES = {
         _pointer, _i32,
     ),
 }  # fmt: skip
+_SIGNATURES["ah_lookup_depthwise"] = _SIGNATURES["ah_lookup"]
 
 
 class NativeLibrary:
@@ -195,7 +193,7 @@ class NativeLibrary:
         self,
         isa: int,
         geometry: Geometry,
-        lanes: Tensor,
+        codes: Tensor,
         rows: Tensor,
         count: int,
         image: npt.NDArray[np.uint8],
@@ -203,42 +201,15 @@ class NativeLibrary:
         out: Tensor,
         step: Steps,
         threads: int,
+        *,
+        depthwise: bool = False,
     ) -> None:
-        """Sum table entries into `out`."""
-        self._look_up(
-            self._library.ah_lookup, isa, geometry, lanes, rows, count, image, bias, out, step,
-            threads,
-        )  # fmt: skip
-
-    def lookup_depthwise(
-        self,
-        isa: int,
-        geometry: Geometry,
-        source: Tensor,
-        rows: Tensor,
-        count: int,
-        image: npt.NDArray[np.uint8],
-        bias: int,
-        out: Tensor,
-        step: Steps,
-        threads: int,
-    ) -> None:
-        """Sum table entries of groups of one channel, straight from the source, into `out`."""
-        self._look_up(
-            self._library.ah_lookup_depthwise, isa, geometry, source, rows, count, image, bias,
-            out, step, threads,
-        )  # fmt: skip
-
-    def _look_up(
-        self, function: Callable[..., int], isa: int, geometry: Geometry, codes: Tensor,
-        rows: Tensor, count: int, image: npt.NDArray[np.uint8], bias: int, out: Tensor,
-        step: Steps, threads: int,
-    ) -> None:  # fmt: skip
+        """Sum table entries into `out`: of lanes, or, `depthwise`, of the source as it is."""
+        library = self._library
         _check(
-            function(
+            (library.ah_lookup_depthwise if depthwise else library.ah_lookup)(
                 isa, ctypes.byref(geometry), _address(codes), _address(rows), count,
-                _address(image), bias, _address(out), out.dtype == torch.int64, step,
-                threads,
+                _address(image), bias, _address(out), out.dtype == torch.int64, step, threads,
             )
         )  # fmt: skip
 

@@ -100,7 +100,7 @@ def sum_products(product: Product, x: Tensor, w: Tensor, by: Multiplication) -> 
 @sum_products.register
 def _(product: LinearProduct, x: Tensor, w: Tensor, by: Multiplication) -> Sums:
     k = w.shape[1]
-    acc = lut_gemm(x, w.t(), by.handle, accumulator_dtype(by.multiplier, k), True)
+    acc = lut_gemm(x, w.t(), by.handle, accumulator_dtype(by.multiplier, k), trusted=True)
     x_sums = None if by.w_zero is None else x.sum(-1, keepdim=True, dtype=torch.int64)
     w_sums = None if by.x_zero is None else w.sum(-1, dtype=torch.int64)
     return Sums(acc, k, x_sums, w_sums)
@@ -122,8 +122,9 @@ def _(product: ConvProduct, x: Tensor, w: Tensor, by: Multiplication) -> Sums:
     sides = [s for d in reversed(range(dims)) for s in last_first[2 * d : 2 * d + 2]]
     dtype = accumulator_dtype(by.multiplier, k)
     acc = lut_conv(
-        x, w, pad, by.handle, product.stride, sides, product.dilation, product.groups, dtype, True
-    )
+        x, w, pad, by.handle, product.stride, sides, product.dilation, product.groups, dtype,
+        trusted=True,
+    )  # fmt: skip
     if product.skip and any(sides):
         where = (product.stride, sides, product.dilation)
         size = tuple(x.shape[2:])

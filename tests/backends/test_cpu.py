@@ -4,7 +4,6 @@ loop."""
 from __future__ import annotations
 
 import functools
-import importlib.util
 import itertools
 import math
 import os
@@ -19,6 +18,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 import torch
+from campaigns import engine as campaign
 
 import approxhub as ah
 from approxhub.backends import (
@@ -748,13 +748,6 @@ def test_convolutions_that_it_does() -> None:
 @pytest.mark.parametrize("seed", [0, 1])
 def test_a_sample_of_the_campaign(seed: int) -> None:
     """Some cases of the whole grid of tests/campaigns/engine.py, of small tables and sizes."""
-    path = Path(__file__).parents[1] / "campaigns" / "engine.py"
-    spec = importlib.util.spec_from_file_location("engine_campaign", path)
-    assert spec is not None
-    assert spec.loader is not None
-    campaign = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = campaign
-    spec.loader.exec_module(campaign)
     tables = list(itertools.product(["rank-0", "rank-1", "rank-3", "corner"], campaign.FORMATS))
     some = (c for c in campaign.cases(seed, tables) if c.m * c.k * c.n < 1 << 19)
     total = sum((campaign.check(case) for case in itertools.islice(some, 60)), Counter())

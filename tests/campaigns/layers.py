@@ -746,6 +746,17 @@ def _plain(kind: Kind) -> Any:
     return nn.Sequential(layer, getattr(nn, f"BatchNorm{dims}d")(kind.arguments[1]))
 
 
+def randomise(layer: Any) -> None:
+    """Draw the parameters of a layer, and the statistics of a norm that it folds."""
+    with torch.no_grad():
+        for p in layer.parameters():
+            p.normal_(0.1, 0.8)
+        if hasattr(layer, "norm"):
+            layer.norm.weight.uniform_(0.5, 2)
+            layer.norm.running_mean.normal_()
+            layer.norm.running_var.uniform_(0.3, 2)
+
+
 def make(case: Case) -> Any:
     """The layer of a case, of random weights; its ranges are not found yet."""
     kind, quantiser = case.kind, case.quantiser
@@ -759,14 +770,9 @@ def make(case: Case) -> Any:
         gradient="straight-through" if case.gradient == "given" else case.gradient,
         calibrator=quantiser.calibrator, mode=case.mode, **options,
     )  # fmt: skip
-    with torch.no_grad():
-        for p in layer.parameters():
-            p.normal_(0.1, 0.8)
-        if hasattr(layer, "norm"):
-            layer.norm.weight.uniform_(0.5, 2)
-            layer.norm.running_mean.normal_()
-            layer.norm.running_var.uniform_(0.3, 2)
-            layer.norm.eval()
+    randomise(layer)
+    if hasattr(layer, "norm"):
+        layer.norm.eval()
     layer.eval().train()  # fits the weights' ranges
     if hasattr(layer, "norm"):
         layer.norm.eval()

@@ -2,30 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
 import itertools
-import sys
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 import pytest
+from campaigns import layers as campaign
 
 import approxhub as ah
-
-
-def _campaign() -> Any:
-    path = Path(__file__).parents[1] / "campaigns" / "layers.py"
-    spec = importlib.util.spec_from_file_location("layers_campaign", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-campaign = _campaign()
 
 
 @pytest.mark.parametrize("strength", [2, pytest.param(3, marks=pytest.mark.slow)])

@@ -7,17 +7,15 @@ A gradient table is the derivative of a product that is smooth in its operands.
 
 from __future__ import annotations
 
-import importlib.util
 import math
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from campaigns import layers as campaign
 from torch import Tensor, nn
 
 import approxhub as ah
@@ -25,19 +23,6 @@ from approxhub.nn import ApproxLayer
 from approxhub.nn.gradients import GivenTables
 from approxhub.quantization import LearnedQuantizer, Quantizer
 
-
-def _campaign() -> Any:
-    path = Path(__file__).parents[1] / "campaigns" / "layers.py"
-    spec = importlib.util.spec_from_file_location("layers_campaign", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-campaign = _campaign()
 pytestmark = pytest.mark.filterwarnings(  # torch's
     "ignore:Using padding='same' with even kernel", "ignore:LSTM with projections"
 )
@@ -49,13 +34,7 @@ def _made(kind: Any, **options: Any) -> Any:
     layer = getattr(ah.nn, kind.name)(
         *kind.arguments, multiplier=ah.exact(8, False), **dict(kind.options), **options
     )
-    with torch.no_grad():
-        for p in layer.parameters():
-            p.normal_(0.1, 0.8)
-        if hasattr(layer, "norm"):
-            layer.norm.weight.uniform_(0.5, 2)
-            layer.norm.running_mean.normal_()
-            layer.norm.running_var.uniform_(0.3, 2)
+    campaign.randomise(layer)
     layer.eval().train()
     return layer
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import json
 import os
 import subprocess
@@ -24,17 +24,11 @@ pytestmark = pytest.mark.skipif(os.name != "posix", reason="forks, signals and l
 
 def campaign(name: str) -> Any:
     """A campaign as a module."""
-    spec = importlib.util.spec_from_file_location(f"{name}_campaign", FOLDER / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
     path = list(sys.path)
     try:
-        spec.loader.exec_module(module)
+        return importlib.import_module(f"campaigns.{name}")
     finally:
         sys.path[:] = path
-    return module
 
 
 @pytest.fixture(scope="module")

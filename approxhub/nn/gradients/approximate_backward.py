@@ -237,7 +237,7 @@ def _unknown(product: Product) -> InputError:
 
 
 def _gemm(a: Tensor, b: Tensor, m: Multiplier) -> Tensor:
-    sums: Tensor = lut_gemm(a, b, register(m), accumulator_dtype(m, b.shape[0]), True)
+    sums: Tensor = lut_gemm(a, b, register(m), accumulator_dtype(m, b.shape[0]), trusted=True)
     return sums.to(torch.int64)
 
 
@@ -376,7 +376,9 @@ def _correlated(
     images, kernels = images.transpose(0, 1), kernels.transpose(0, 1)
     handle, dtype = register(m), accumulator_dtype(m, kernels[0].numel())
     code = torch.zeros((), dtype=torch.int64, device=images.device) if pad is None else pad
-    sums: Tensor = lut_conv(images, kernels, code, handle, stride, sides, dilation, 1, dtype, True)
+    sums: Tensor = lut_conv(
+        images, kernels, code, handle, stride, sides, dilation, 1, dtype, trusted=True
+    )
     if pad is None and any(sides):
         size = tuple(images.shape[2:])
         sums = sums - padding_sums(size, kernels, code, handle, dtype, stride, sides, dilation)
