@@ -229,7 +229,8 @@ __global__ void __launch_bounds__(kWarps *kWarp) direct_kernel(ah_lookup w, int6
         const int64_t row = rest % bands * kTileRows, group = rest / bands;
         const int64_t begin = part * part_step, end = least(w.k, begin + part_step);
 
-        __syncthreads();  // nobody is at the last tile any more
+        // No barrier here: who still adds up the last tile reads codes alone, which are overwritten
+        // behind the next one.
         if (thread < kTileRows) rows[thread] = row_of(w.a, group, row + thread);
         if (thread < kDirectDepth && begin + thread < end) {
             taps[thread] = tap_of(w.a, begin + thread);

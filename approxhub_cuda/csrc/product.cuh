@@ -174,7 +174,7 @@ __global__ void __launch_bounds__(kThreads)
     clear();
     for (int p = 0; p < w.passes; p++) {
         const ah_pass &pass = w.pass[p];
-        __syncthreads();  // nobody reads the last recodings, tiles and taps any more
+        // No barrier here: who still multiplies the last tiles reads those alone.
         const uint32_t *from_left = static_cast<const uint32_t *>(w.left) + 256 * p;
         const uint32_t *from_right = static_cast<const uint32_t *>(w.right) + 256 * p;
         for (int i = thread; i < 256 * copies; i += kThreads) {

@@ -3,7 +3,8 @@
 // Every thread of a block is a fiber. Blocks run one after the other, in an order that depends on a
 // seed; the fibers of a block run in turns, in orders that depend on it too, each up to the next
 // barrier, warp-wide exchange or its end. So a missing barrier shows: its threads read what others
-// have not written yet. Shared memory is as large as was asked for, and holds garbage at first.
+// have not written yet. Under the thread sanitizer each is a thread, which sees more; emulation.cpp
+// says how. Shared memory is as large as was asked for, and holds garbage at first.
 // A barrier that some threads never reach ends the process with a message.
 #pragma once
 
@@ -96,6 +97,7 @@ namespace emulation {
 
 unsigned char *shared_memory();
 void barrier();
+void warp_barrier();
 // Waits for all threads of the warp; gives what each of them brought, `bytes` apart.
 const unsigned char *exchange(const void *mine, size_t bytes);
 // mma.sync.m16n8k32 on bytes, as PTX documents its fragments; see csrc/matrix_units.cuh.
@@ -114,7 +116,7 @@ cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t *config, void (*kernel)(
 }
 
 inline void __syncthreads() { emulation::barrier(); }
-inline void __syncwarp(unsigned = 0xffffffffu) { emulation::exchange("", 1); }
+inline void __syncwarp(unsigned = 0xffffffffu) { emulation::warp_barrier(); }
 
 template <typename T>
 T __ldg(const T *at) {

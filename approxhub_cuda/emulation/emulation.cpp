@@ -11,6 +11,12 @@
 
 #if defined(__SANITIZE_ADDRESS__)
 #include <sanitizer/common_interface_defs.h>
+#elif defined(EMULATION_SEES_RACES)
+#include <sanitizer/tsan_interface.h>
+extern "C" void AnnotateIgnoreReadsBegin(const char *file, int line);
+extern "C" void AnnotateIgnoreReadsEnd(const char *file, int line);
+extern "C" void AnnotateIgnoreWritesBegin(const char *file, int line);
+extern "C" void AnnotateIgnoreWritesEnd(const char *file, int line);
 #endif
 
 thread_local uint3 threadIdx, blockIdx;
@@ -92,8 +98,9 @@ enum State { kReady, kAtBarrier, kAtExchange, kDone };
 struct Fiber {
     Context context;
     State state = kReady;
-    unsigned exchanges = 0;
+    unsigned exchanges = 0, barriers = 0;
     unsigned char *stack = nullptr;
+    void *seen_as = nullptr;  // by a sanitizer
 };
 
 // One launch of one host thread.
@@ -101,14 +108,16 @@ struct Launch {
     std::vector<Fiber> fibers;
     std::vector<unsigned char> exchanged;  // two for each warp, which take turns
     unsigned char *shared = nullptr;
+    size_t shared_bytes = 0;
     Context scheduler;
     int current = 0;
     uint64_t random = 0;
     const std::function<void()> *thread = nullptr;
-#if defined(__SANITIZE_ADDRESS__)
-    const void *own_stack = nullptr;
+    const void *own_stack = nullptr;  // of the scheduler, as a sanitizer sees it
     size_t own_size = 0;
-#endif
+    void *seen_as = nullptr;
+    unsigned char *met = nullptr;  // where threads of this block meet; see Watch
+    std::vector<void *> seen;      // all threads, by a sanitizer
 };
 thread_local Launch *launch = nullptr;
 
@@ -119,56 +128,154 @@ uint64_t next(uint64_t &state) {  // splitmix64
     return z ^ z >> 31;
 }
 
+// Memory that nobody has used before, as far as a sanitizer can tell.
+unsigned char *mapped(size_t bytes) {
+    void *found = mmap(nullptr, bytes, PROT_READ | PROT_WRITE,
+                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (found == MAP_FAILED) abort();
+    return static_cast<unsigned char *>(found);
+}
+
 // Stacks are kept by the host thread that uses them.
 struct Stacks {
     unsigned char *memory = nullptr;
-    ~Stacks() {
+    ~Stacks() { forget(); }
+    void forget() {
         if (memory) munmap(memory, kStack * kMostThreads);
+        memory = nullptr;
     }
     unsigned char *at(int i) {
-        if (!memory) {
-            void *found = mmap(nullptr, kStack * kMostThreads, PROT_READ | PROT_WRITE,
-                               MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-            if (found == MAP_FAILED) abort();
-            memory = static_cast<unsigned char *>(found);
-        }
+        if (!memory) memory = mapped(kStack * kMostThreads);
         return memory + kStack * i;
     }
 };
 thread_local Stacks stacks;
 
+// --- what sanitizers are told -----------------------------------------------------------------------
+
+// Nothing, where there is none.
+struct Unwatched {
+    static void launched() {}
+    static void waited_for() {}
+    static void began() {
+        // Memory of just this size, so that a sanitizer sees what lies beyond.
+        launch->shared = static_cast<unsigned char *>(
+            aligned_alloc(16, (launch->shared_bytes + 15) / 16 * 16));
+    }
+    static void ended() { free(launch->shared); }
+    static void created() {}
+    static void entered() {}
+    static void resume(Fiber &fiber) { launch->scheduler.leave_for(fiber.context); }
+    static void suspend(Fiber &fiber, bool) { fiber.context.leave_for(launch->scheduler); }
+    static void arrived(unsigned, unsigned) {}
+    static void departed(unsigned, unsigned) {}
+};
+
+#if defined(__SANITIZE_ADDRESS__)
+
+// The address sanitizer follows stacks.
+struct Watch : Unwatched {
+    static void entered() {
+        __sanitizer_finish_switch_fiber(nullptr, &launch->own_stack, &launch->own_size);
+    }
+    static void resume(Fiber &fiber) {
+        void *fake;
+        __sanitizer_start_switch_fiber(&fake, fiber.stack, kStack);
+        launch->scheduler.leave_for(fiber.context);
+        __sanitizer_finish_switch_fiber(fake, nullptr, nullptr);
+    }
+    static void suspend(Fiber &fiber, bool for_good) {
+        void *fake;
+        __sanitizer_start_switch_fiber(for_good ? nullptr : &fake, launch->own_stack,
+                                       launch->own_size);
+        fiber.context.leave_for(launch->scheduler);
+        __sanitizer_finish_switch_fiber(fake, &launch->own_stack, &launch->own_size);
+    }
+};
+
+#elif defined(EMULATION_SEES_RACES)
+
+// The thread sanitizer takes each thread of each block for one of its own, and is told who waits
+// for whom: all threads for the launch, the host for all threads, and threads of a block for each
+// other at barriers; not that one fiber goes on after another. So it sees two accesses to one
+// address that only these turns keep apart. Blocks are never in order.
+// This file is compiled without it, the kernels with it.
+struct Watch : Unwatched {
+    static void launched() { launch->seen_as = __tsan_get_current_fiber(); }
+    static void waited_for() {
+        __tsan_acquire(launch);
+        for (void *thread : launch->seen) __tsan_destroy_fiber(thread);
+    }
+    // A block has memory of its own: what another one left there would be a race.
+    static void began() {
+        const Unseen unseen;
+        launch->shared = mapped(launch->shared_bytes + 1);
+        launch->met = mapped(kMet);
+    }
+    static void ended() {
+        const Unseen unseen;
+        munmap(launch->shared, launch->shared_bytes + 1);
+        munmap(launch->met, kMet);
+        stacks.forget();
+    }
+    // They stay until the launch is over, as long as there is room: of a thread that is gone, races
+    // with later ones are not seen.
+    static void created() {
+        std::vector<void *> &all = launch->seen;
+        for (Fiber &fiber : launch->fibers) all.push_back(fiber.seen_as = __tsan_create_fiber(0));
+        const size_t gone = all.size() > kMostSeen ? launch->fibers.size() : 0;
+        for (size_t i = 0; i < gone; i++) __tsan_destroy_fiber(all[i]);
+        all.erase(all.begin(), all.begin() + gone);
+    }
+    static void resume(Fiber &fiber) {
+        __tsan_switch_to_fiber(fiber.seen_as, __tsan_switch_to_fiber_no_sync);
+        Unwatched::resume(fiber);
+    }
+    static void suspend(Fiber &fiber, bool for_good) {
+        if (for_good) __tsan_release(launch);
+        __tsan_switch_to_fiber(launch->seen_as, __tsan_switch_to_fiber_no_sync);
+        Unwatched::suspend(fiber, for_good);
+    }
+    // Two places for each meeting: who goes on first comes to the next one before others left this.
+    static void arrived(unsigned place, unsigned turn) { __tsan_release(at(place, turn)); }
+    static void departed(unsigned place, unsigned turn) { __tsan_acquire(at(place, turn)); }
+
+   private:
+    // Memory that comes and goes here is no access of the host's.
+    struct Unseen {
+        Unseen() {
+            AnnotateIgnoreReadsBegin(__FILE__, __LINE__);
+            AnnotateIgnoreWritesBegin(__FILE__, __LINE__);
+        }
+        ~Unseen() {
+            AnnotateIgnoreWritesEnd(__FILE__, __LINE__);
+            AnnotateIgnoreReadsEnd(__FILE__, __LINE__);
+        }
+    };
+    static constexpr size_t kMet = 4096, kMostSeen = 5000;
+    static void *at(unsigned place, unsigned turn) { return launch->met + 16 * place + 8 * turn; }
+};
+
+#else
+
+using Watch = Unwatched;
+
+#endif
+
 void to_fiber(int i) {
-    Launch &l = *launch;
-    l.current = i;
+    launch->current = i;
     threadIdx = {static_cast<unsigned>(i), 0, 0};
-#if defined(__SANITIZE_ADDRESS__)
-    void *fake;
-    __sanitizer_start_switch_fiber(&fake, l.fibers[i].stack, kStack);
-#endif
-    l.scheduler.leave_for(l.fibers[i].context);
-#if defined(__SANITIZE_ADDRESS__)
-    __sanitizer_finish_switch_fiber(fake, nullptr, nullptr);
-#endif
+    Watch::resume(launch->fibers[i]);
 }
 
 void to_scheduler(State state) {
-    Launch &l = *launch;
-    Fiber &fiber = l.fibers[l.current];
+    Fiber &fiber = launch->fibers[launch->current];
     fiber.state = state;
-#if defined(__SANITIZE_ADDRESS__)
-    void *fake;
-    __sanitizer_start_switch_fiber(state == kDone ? nullptr : &fake, l.own_stack, l.own_size);
-#endif
-    fiber.context.leave_for(l.scheduler);
-#if defined(__SANITIZE_ADDRESS__)
-    __sanitizer_finish_switch_fiber(fake, &l.own_stack, &l.own_size);
-#endif
+    Watch::suspend(fiber, state == kDone);
 }
 
 void body() {
-#if defined(__SANITIZE_ADDRESS__)
-    __sanitizer_finish_switch_fiber(nullptr, &launch->own_stack, &launch->own_size);
-#endif
+    Watch::entered();
     (*launch->thread)();
     to_scheduler(kDone);
     abort();
@@ -209,13 +316,18 @@ bool release() {
 void run_block() {
     Launch &l = *launch;
     const int threads = static_cast<int>(l.fibers.size());
+    Watch::began();
+    for (size_t at = 0; at < l.shared_bytes; at++) {
+        l.shared[at] = static_cast<unsigned char>((at * 0x9e3779b1u + card.seed) >> 13);
+    }
     for (int i = 0; i < threads; i++) {
         Fiber &fiber = l.fibers[i];
         fiber.stack = stacks.at(i);
         fiber.state = kReady;
-        fiber.exchanges = 0;
+        fiber.exchanges = fiber.barriers = 0;
         fiber.context.begin(fiber.stack, body);
     }
+    Watch::created();
     do {
         // Each in its turn, from a random one on and with a random odd step: all of them, since
         // the number of threads is taken up to a power of two.
@@ -228,6 +340,7 @@ void run_block() {
             if (at < threads && l.fibers[at].state == kReady) to_fiber(at);
         }
     } while (release());
+    Watch::ended();
 }
 
 }  // namespace
@@ -236,7 +349,20 @@ namespace emulation {
 
 unsigned char *shared_memory() { return launch->shared; }
 
-void barrier() { to_scheduler(kAtBarrier); }
+void barrier() {
+    const unsigned turn = launch->fibers[launch->current].barriers++ & 1u;
+    Watch::arrived(0, turn);
+    to_scheduler(kAtBarrier);
+    Watch::departed(0, turn);
+}
+
+void warp_barrier() {
+    const unsigned place = 1 + static_cast<unsigned>(launch->current) / kWarpSize;
+    const unsigned turn = launch->fibers[launch->current].exchanges & 1u;
+    Watch::arrived(place, turn);
+    exchange("", 1);
+    Watch::departed(place, turn);
+}
 
 const unsigned char *exchange(const void *mine, size_t bytes) {
     Launch &l = *launch;
@@ -245,7 +371,10 @@ const unsigned char *exchange(const void *mine, size_t bytes) {
     // Two buffers: who brings something to the next exchange does not disturb who still reads.
     const unsigned turn = l.fibers[l.current].exchanges++ & 1u;
     unsigned char *all = l.exchanged.data() + (2 * warp + turn) * kWarpSize * kExchanged;
-    memcpy(all + lane * bytes, mine, bytes);
+    // Not by memcpy, which the thread sanitizer sees, also where it is called by what it does not.
+    for (size_t i = 0; i < bytes; i++) {
+        all[lane * bytes + i] = static_cast<const unsigned char *>(mine)[i];
+    }
     to_scheduler(kAtExchange);
     return all;
 }
@@ -294,7 +423,9 @@ cudaError_t run(const cudaLaunchConfig_t &config, const void *function,
     l.exchanged.resize(2 * threads * kExchanged);
     l.random = card.seed;
     l.thread = &thread;
+    l.shared_bytes = config.dynamicSmemBytes;
     launch = &l;
+    Watch::launched();
     blockDim = config.blockDim;
     gridDim = config.gridDim;
     const unsigned blocks = config.gridDim.x;
@@ -303,14 +434,9 @@ cudaError_t run(const cudaLaunchConfig_t &config, const void *function,
     for (unsigned n = 0; n < blocks; n++) {
         const unsigned i = static_cast<unsigned>((static_cast<uint64_t>(first) + n) % blocks);
         blockIdx = {down ? blocks - 1 - i : i, 0, 0};
-        // Memory of just this size, so that a sanitizer sees what lies beyond.
-        l.shared = static_cast<unsigned char *>(aligned_alloc(16, (config.dynamicSmemBytes + 15) / 16 * 16));
-        for (size_t at = 0; at < config.dynamicSmemBytes; at++) {
-            l.shared[at] = static_cast<unsigned char>((at * 0x9e3779b1u + card.seed) >> 13);
-        }
         run_block();
-        free(l.shared);
     }
+    Watch::waited_for();
     launch = nullptr;
     return cudaSuccess;
 }

@@ -20,6 +20,7 @@ FLAGS = (
     "-std=c++17", "-g1", "-O1", "-fPIC", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas",
     "-fvisibility=hidden", "-fno-strict-aliasing", "-ffp-contract=off",
 )  # fmt: skip
+RACES = ("-fsanitize=thread",)
 SANITIZED = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer")
 
 
@@ -42,12 +43,29 @@ def build(
     include = [f"-I{package / 'emulation'}", f"-I{package / 'csrc'}"]
     to.parent.mkdir(parents=True, exist_ok=True)
 
+    def flags_of(source: Path) -> tuple[str, ...]:
+        # The scheduler tells the thread sanitizer what threads do; it is none of them.
+        if source.stem == "emulation" and flags[:1] == RACES:
+            return ("-DEMULATION_SEES_RACES", *flags[1:])
+        return flags
+
     def compile_one(source: Path) -> str:
         made = to.with_name(f"{to.stem}-{source.stem}.o")
         old = None if known is None else known.with_name(f"{known.stem}-{source.stem}.o")
         if old is not None and source.name != changed and old.is_file():
             return str(old)
-        command = ["g++", *FLAGS, *flags, *include, "-x", "c++", "-c", str(source), "-o", str(made)]
+        command = [
+            "g++",
+            *FLAGS,
+            *flags_of(source),
+            *include,
+            "-x",
+            "c++",
+            "-c",
+            str(source),
+            "-o",
+            str(made),
+        ]
         done = subprocess.run(command, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         return str(made)
@@ -73,15 +91,17 @@ def configure(
     loaded.ah_emulation_configure(seed, *capability, processors, shared, refused)
 
 
-def sanitizers() -> dict[str, str]:
+def sanitizers(races: bool = False) -> dict[str, str]:
     """Environment in which Python can load a sanitized library."""
-    names = ("libasan.so", "libubsan.so", "libstdc++.so")
+    names = ("libtsan.so",) if races else ("libasan.so", "libubsan.so")
     found = [
         subprocess.run(["g++", f"-print-file-name={n}"], capture_output=True, text=True).stdout
-        for n in names
+        for n in (*names, "libstdc++.so")
     ]
     return {
         "LD_PRELOAD": " ".join(path.strip() for path in found),
         "ASAN_OPTIONS": "detect_leaks=0:detect_stack_use_after_return=0",
         "UBSAN_OPTIONS": "print_stacktrace=1",
+        # What other libraries do, locks keep in order that are not seen.
+        "TSAN_OPTIONS": "halt_on_error=1:ignore_noninstrumented_modules=1",
     }

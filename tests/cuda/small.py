@@ -1,13 +1,13 @@
 """Small sums and real numbers on one build of the kernels: what a fault in them must not survive.
 
-Run as a program, with the path of a library, it checks that one: under a sanitizer, in a process of
-its own.
+Run as a program, with the path of a library and the names of checks, it makes them: under a
+sanitizer, in a process of its own.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -125,10 +125,10 @@ def convolutions(library: Path, way: str, groups: int) -> None:
     assert torch.equal(backend.conv(x, w, tables, torch.int32, known_there), wanted)
 
 
-def schedules(library: Path) -> None:
+def schedules(library: Path, seeds: Sequence[int] = range(3)) -> None:
     """Threads and blocks in other orders, and sums cut for other cards, give the same integers."""
     m = lopsided("8s", "8s")
-    for seed in range(3):
+    for seed in seeds:
         emulated.configure(library, seed=seed, processors=1 + 30 * seed)
         for way in (*WAYS, "factored"):
             backend = CudaBackend(Library(str(library)), way)
@@ -137,9 +137,11 @@ def schedules(library: Path) -> None:
             assert torch.equal(found, wanted), (seed, way)
 
 
-def real_numbers(library: Path, check: str, of: torch.dtype | int) -> None:
+def real_numbers(
+    library: Path, check: str, of: torch.dtype | int, cards: Sequence[int] = (1, 132)
+) -> None:
     """What the contract says of real numbers and gradients, with one processor or many."""
-    for processors in (1, 132):
+    for processors in cards:
         emulated.configure(library, processors=processors)
         backend = CudaBackend(Library(str(library)))  # which asks what its card is like
         kit = type("Kit", (BackendConformance,), {"make_backend": lambda self, b=backend: b})()
@@ -203,7 +205,31 @@ def all_real(library: Path) -> None:
     gradients(library)
 
 
+def all_in_turn(library: Path) -> None:
+    """Each kernel, in a shape that has its blocks and threads share something."""
+    schedules(library, [1])
+    emulated.configure(library)
+    for way in WAYS:
+        every_way(library, way, "8s 8u")
+    emulated.configure(library, processors=1)  # whose one block has all tiles
+    every_way(library, "shared", "8s 8u")
+    emulated.configure(library)
+    recoded(library, "8u 8u", 3)
+    for way in (*WAYS[:3], "factored"):
+        for groups in (1, 8):
+            convolutions(library, way, groups)
+    for check, of in (
+        ("test_quantising", torch.int8),
+        ("test_dequantising", torch.int64),
+        ("test_sums_of_gradient_tables", 4),
+    ):
+        real_numbers(library, check, of, [2])
+    emulated.configure(library)
+    gradients(library)
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    all_sums(Path(sys.argv[1]))
-    all_real(Path(sys.argv[1]))
+    given = Path(sys.argv[1])
+    for part in sys.argv[2:]:
+        {"sums": all_sums, "real": all_real, "turns": all_in_turn}[part](given)

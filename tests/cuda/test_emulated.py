@@ -149,22 +149,27 @@ def test_faults_are_caught(kernels: Path, name: str, tmp_path: Path) -> None:
     """A fault put into the sources makes the small checks fail, or ends their process."""
     emulated.need()
     file, right, wrong = FAULTS[name]
-    package = Path(shutil.copytree(emulated.PACKAGE, tmp_path / "package"))
-    source = package / "csrc" / file
-    text = source.read_text(encoding="utf-8")
-    assert text.count(right) >= 1, "the fault has nowhere to go: the source has changed"
-    source.write_text(text.replace(right, wrong), encoding="utf-8")
     library = emulated.build(
         tmp_path / "kernels.so",
         "-Wno-unused",
         "-Wno-unused-parameter",
-        package=package,
+        package=spoilt(tmp_path / "package", file, right, wrong),
         known=kernels,
         changed={"product.cuh": "product.cu", "real.cuh": "real.cu"}.get(file, "lookup.cu"),
     )
     check = small.all_real if file == "real.cuh" else small.all_sums
     assert survives(check, kernels), "the right kernels fail"
     assert not survives(check, library), f"nobody noticed that {name}"
+
+
+def spoilt(to: Path, file: str, right: str, wrong: str) -> Path:
+    """A copy of the package with a fault in one of its sources."""
+    package = Path(shutil.copytree(emulated.PACKAGE, to))
+    source = package / "csrc" / file
+    text = source.read_text(encoding="utf-8")
+    assert text.count(right) >= 1, "the fault has nowhere to go: the source has changed"
+    source.write_text(text.replace(right, wrong), encoding="utf-8")
+    return package
 
 
 @functools.cache
@@ -185,10 +190,43 @@ def test_no_sanitizer_complains(tmp_path: Path) -> None:
     """Under the address and undefined-behaviour sanitizers the small checks pass."""
     emulated.need()
     library = emulated.build(tmp_path / "kernels.so", *emulated.SANITIZED)
-    done = subprocess.run(
-        [sys.executable, str(HERE / "small.py"), str(library)],
-        cwd=tmp_path, capture_output=True, text=True, timeout=500,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path),
-             **emulated.sanitizers()},
-    )  # fmt: skip
+    done = sanitized(library, emulated.sanitizers(), "sums", "real")
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+# What only the thread sanitizer sees: here threads and blocks take turns that hide it.
+RACES: dict[str, tuple[str, str, str] | None] = {
+    "nothing is wrong": None,
+    "sums that blocks share are not added atomically": (
+        "device.cuh",
+        "atomicAdd(reinterpret_cast<unsigned long long *>(to), "
+        "static_cast<unsigned long long>(value));",
+        "*to += value;",
+    ),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", RACES)
+def test_races_are_seen(name: str, tmp_path: Path) -> None:
+    """Two threads meet at one address only with a barrier between them, or atomically."""
+    emulated.need()
+    fault = RACES[name]
+    package = spoilt(tmp_path / "package", *fault) if fault else emulated.PACKAGE
+    library = emulated.build(tmp_path / "kernels.so", *emulated.RACES, package=package)
+    done = sanitized(library, emulated.sanitizers(races=True), "turns")
+    said = done.stdout + done.stderr
+    assert ("data race" in said) == (fault is not None), said
+    assert (done.returncode == 0) == (fault is None), said
+
+
+def sanitized(
+    library: Path, environment: dict[str, str], *checks: str
+) -> subprocess.CompletedProcess[str]:
+    """Small checks of a build, in a process that has the sanitizer."""
+    return subprocess.run(
+        [sys.executable, str(HERE / "small.py"), str(library), *checks],
+        cwd=library.parent, capture_output=True, text=True, timeout=500,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path),
+             **environment},
+    )  # fmt: skip
