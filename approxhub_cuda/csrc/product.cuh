@@ -3,7 +3,7 @@
 // A pass has up to four planes: pairs of byte tables, one for either operand, whose products are
 // summed with one weight. A block loads codes of a tile once, looks each up once for all planes (a
 // word of the recoding holds a byte for each), and multiplies plane by plane. Recodings lie several
-// times side by side in shared memory, so that the threads of a warp seldom meet in a bank.
+// times side by side in shared memory, so that the threads of a warp seldom meet in a bank, or never.
 #pragma once
 
 #include "matrix_units.cuh"
@@ -15,6 +15,8 @@ namespace product {
 constexpr int kThreads = 256;
 constexpr int kRows = 128;
 constexpr int kMostPlanes = 4;
+constexpr int kMostCopies = 32;         // of a recoding: one for each bank of shared memory
+constexpr int64_t kWorthCopies = 256;   // codes of a row that pay for so many
 constexpr int64_t kBound = 33025;  // products of two bytes that fit 31 bits together
 
 // A tile of 128 rows and kColumns columns, kDepth codes at a time.
@@ -274,12 +276,15 @@ __global__ void __launch_bounds__(kThreads)
 template <int kColumns, int kDepth>
 int32_t run(const ah_product &w, const ah_card &card, int planes, void *stream) {
     using T = Tile<kColumns, kDepth>;
-    const int copies = T::shared(planes, 8) <= card.shared_bytes ? 8 : 2;
-    const int64_t shared = T::shared(planes, copies);
-    if (shared > card.shared_bytes) return AH_NO_MEMORY;
     const int64_t tiles = ceil_div<int64_t>(w.columns, kColumns) *
                           ceil_div<int64_t>(w.a.rows, kRows) * w.groups;
     const Parts parts = parts_of(w.k, kDepth, tiles, 2 * card.processors, 512);
+    // Registers leave a processor one block, so its shared memory is there to be used; but copies
+    // have to be written first.
+    int copies = parts.step < kWorthCopies ? 8 : kMostCopies;
+    while (copies > 2 && T::shared(planes, copies) > card.shared_bytes) copies /= 4;
+    const int64_t shared = T::shared(planes, copies);
+    if (shared > card.shared_bytes) return AH_NO_MEMORY;
     if (parts.count > 1) {
         const int32_t status = zeroed(w.sums, stream);
         if (status) return status;
@@ -292,7 +297,7 @@ template <int kColumns, int kDepth>
 cudaError_t ready_one(const ah_card &card, int planes) {
     using T = Tile<kColumns, kDepth>;
     return ready(product_kernel<kColumns, kDepth>,
-                 least<int64_t>(card.shared_bytes, T::shared(planes, 8)));
+                 least<int64_t>(card.shared_bytes, T::shared(planes, kMostCopies)));
 }
 
 }  // namespace product

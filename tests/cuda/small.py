@@ -104,6 +104,12 @@ def recoded(library: Path, formats: str, rank: int) -> None:
         assert "factored" in explained(backend, m, *size) or rank == 0
         for dtype in (torch.int32, torch.int64):
             assert torch.equal(backend.gemm(a, b, tables, dtype).long(), looped(m, a, b)), size
+    for shared in (99, 64):  # KiB: cards with room for fewer copies of a recoding
+        emulated.configure(library, capability=(8, 6), shared=shared * 1024)
+        backend = CudaBackend(Library(str(library)), "factored")
+        found, wanted = sums(backend, m, 2, 600, 70)
+        assert torch.equal(found, wanted), shared
+    emulated.configure(library)
 
 
 def convolutions(library: Path, way: str, groups: int) -> None:
