@@ -12,7 +12,7 @@ import threading
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from typing import Any, ParamSpec
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor, library
@@ -45,28 +45,38 @@ _from_store: OrderedDict[str, Multiplier] = OrderedDict()
 _lock = threading.Lock()
 
 P = ParamSpec("P")
+R = TypeVar("R")
 _library = library.Library("approxhub", "FRAGMENT")  # type: ignore[no-untyped-call]
 
 
-def _operator(fake: Callable[..., Tensor]) -> Callable[[Callable[P, Tensor]], Callable[P, Tensor]]:
+def as_operator(
+    fake: Callable[..., R], tags: tuple[torch.Tag, ...] = ()
+) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Make a function an operator for every device, which compiled code calls and does not trace.
 
     Torch's own decorator for this does more, in a third of a small product's time: our operators
-    take and give integers, which have no gradient, and never give back what they took.
+    have no gradient, and never give back what they took.
+
+    Parameters
+    ----------
+    fake : callable
+        Gives results of the right shapes and types, for the same arguments.
+    tags : tuple of torch.Tag
+        What a compiler has to know of it.
     """
 
-    def made(kernel: Callable[P, Tensor]) -> Callable[P, Tensor]:
+    def made(kernel: Callable[P, R]) -> Callable[P, R]:
         name = kernel.__name__
         schema = name + library.infer_schema(kernel, mutates_args=())
-        _library.define(schema)  # type: ignore[no-untyped-call]
+        _library.define(schema, tags=tags)  # type: ignore[no-untyped-call]
         opaque = _untraced(kernel)
         _library.impl(name, opaque, "CompositeExplicitAutograd")  # type: ignore[no-untyped-call]
         library.register_fake(f"approxhub::{name}", fake, lib=_library)
         operator = getattr(torch.ops.approxhub, name).default
 
         @functools.wraps(kernel)
-        def call(*args: P.args, **kwargs: P.kwargs) -> Tensor:
-            out: Tensor = operator(*args, **kwargs)
+        def call(*args: P.args, **kwargs: P.kwargs) -> R:
+            out: R = operator(*args, **kwargs)
             return out
 
         return call
@@ -74,14 +84,14 @@ def _operator(fake: Callable[..., Tensor]) -> Callable[[Callable[P, Tensor]], Ca
     return made
 
 
-def _untraced(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+def _untraced(function: Callable[..., R]) -> Callable[..., R]:
     """``torch.compiler.disable``, but without the second that importing a compiler takes.
 
     While nobody has imported it, there is nothing that could trace.
     """
-    untraced: list[Callable[..., Tensor]] = []
+    untraced: list[Callable[..., R]] = []
 
-    def call(*arguments: Any) -> Tensor:
+    def call(*arguments: Any) -> R:
         if untraced:
             return untraced[0](*arguments)
         if "torch._dynamo" not in sys.modules:
@@ -101,6 +111,7 @@ def register(multiplier: Multiplier) -> str:
         Its handle.
     """
     handle = multiplier.identity
+    _ = multiplier.max_abs  # now: its first use takes a lock, which no compiler can trace
     with _lock:
         _note(handle, multiplier)
     return handle
@@ -206,7 +217,7 @@ def _fake_gemm(
     return a.new_empty((*a.shape[:-1], b.shape[1]), dtype=dtype)
 
 
-@_operator(_fake_gemm)
+@as_operator(_fake_gemm)
 def lut_gemm(
     a: Tensor, b: Tensor, handle: str, dtype: torch.dtype, trusted: bool = False
 ) -> Tensor:
@@ -335,7 +346,7 @@ def _fake_conv(
     return x.new_empty(conv_shape(x.shape, w.shape, c), dtype=dtype)
 
 
-@_operator(_fake_conv)
+@as_operator(_fake_conv)
 def lut_conv(
     x: Tensor,
     w: Tensor,

@@ -27,6 +27,7 @@ from approxhub.nn.gradients import (
     make_gradient,
     without_autocast,
 )
+from approxhub.nn.gradients.untraced import compilable
 from approxhub.nn.noise import Noise
 from approxhub.nn.recomputation import recomputing
 from approxhub.nn.sums import Multiplication, Sums, channel_terms, corrected, sum_products
@@ -361,7 +362,7 @@ class ApproxLayer(nn.Module):
             If it has no such option.
         """
         made = make_gradient(gradient) if isinstance(gradient, str) else gradient
-        self._gradient: Gradient = made
+        self._gradient, self._compiled_gradient = made, compilable(made)
         self.gradient = gradient if isinstance(gradient, str) else repr(gradient)
 
     def set_compensation(self, shift: Tensor | None) -> None:
@@ -516,8 +517,10 @@ class ApproxLayer(nn.Module):
             # What a function of our own gave, autograd lets nobody change in place.
             handed = None
             if needs_grad:
+                compiling = torch.compiler.is_compiling()
+                gradient = self._compiled_gradient if compiling else self._gradient
                 y = handed = ApproximateProduct.apply(  # type: ignore[no-untyped-call]
-                    real_x, real_w, y, self._gradient, product, self._multiplied_by()
+                    real_x, real_w, y, gradient, product, self._multiplied_by()
                 )
             if later and bias is not None:
                 y = y + self._along_channels(bias, y)

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 import pytest
 import torch
 
+import approxhub as ah
+
 pytestmark = [
     pytest.mark.slow,  # the layers that most networks are made of are compiled in tests/nn
     pytest.mark.filterwarnings("ignore"),
@@ -63,3 +65,23 @@ def test_whole_layers(kind, odd, first, training, backend):
                     torch.testing.assert_close(p.grad, q.grad)
     state, wanted = layer.state_dict(), eager.state_dict()
     assert all(torch.equal(state[name], wanted[name]) for name in wanted)
+
+
+@pytest.mark.parametrize("gradient", ["table-2d", "approximate-backward"])
+def test_gradients_of_whole_layers(kind, odd, first, gradient):
+    """With a gradient that is more than products, too; of a layer that was never called."""
+    layer = getattr(ah.nn, kind.name)(*kind.arguments, **kind.keywords, multiplier=odd)
+    ah.set_gradient(layer, gradient)
+    eager = copy.deepcopy(layer)
+    with torch._dynamo.config.patch(allow_rnn=True):
+        compiled = torch.compile(layer, backend="eager", fullgraph=True)
+        inputs = kind.inputs()
+        found = []
+        for module, run in ((layer, compiled), (eager, eager)):
+            x = [t.clone().requires_grad_() for t in inputs]
+            torch.manual_seed(5)
+            y = first(run(*x))
+            y.square().sum().backward()
+            grads = [p.grad for p in [*module.parameters(), *x]]
+            found.append([y.detach(), *grads, *module.state_dict().values()])
+    assert all(torch.equal(p, q) for p, q in zip(*found, strict=True))

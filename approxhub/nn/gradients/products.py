@@ -6,6 +6,7 @@ recodes operands, number by number, works for every product. Imports torch alone
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -20,6 +21,8 @@ __all__ = [
     "LinearProduct",
     "Product",
     "exchanged",
+    "flattened",
+    "restored",
 ]
 
 
@@ -183,3 +186,50 @@ def exchanged(w: Tensor, groups: int) -> Tensor:
     """A transposed convolution's weight, (C, O / groups, ...), as (O, C / groups, ...), or back."""
     split = w.reshape(groups, len(w) // groups, *w.shape[1:]).transpose(1, 2)
     return split.reshape(groups * w.shape[1], len(w) // groups, *w.shape[2:])
+
+
+def flattened(product: Product) -> tuple[str, list[int]] | None:
+    """A product as the name of its kind and numbers, for operators take no objects.
+
+    Returns
+    -------
+    str
+    list of int
+        What :func:`restored` makes the product of again. None for a kind that a plug-in brought.
+
+    Examples
+    --------
+    >>> flattened(ConvProduct((1,), (2, 3), (1,), 4))
+    ('ConvProduct', [1, 2, 3, 1, 4, 0])
+    """
+    kind = type(product)
+    if kind is LinearProduct or kind is BatchedProduct:
+        return kind.__name__, []
+    if isinstance(product, ConvProduct):
+        p = product
+        return "ConvProduct", [*p.stride, *p.padding, *p.dilation, p.groups, int(p.skip)]
+    if isinstance(product, ConvTransposeProduct):
+        t = product
+        sizes = [*t.stride, *t.padding, *t.output_padding, *t.dilation, t.groups]
+        return "ConvTransposeProduct", sizes
+    return None
+
+
+def restored(kind: str, sizes: Sequence[int]) -> Product:
+    """The product that :func:`flattened` gave a name and numbers for.
+
+    Examples
+    --------
+    >>> restored("ConvProduct", [1, 2, 3, 1, 4, 0])
+    ConvProduct(stride=(1,), padding=(2, 3), dilation=(1,), groups=4, skip=False)
+    """
+    if kind == "LinearProduct":
+        return LinearProduct()
+    if kind == "BatchedProduct":
+        return BatchedProduct()
+    dims, n = len(sizes) // 4, tuple(sizes)
+    first, last = n[:dims], n[3 * dims : 4 * dims]
+    if kind == "ConvProduct":
+        return ConvProduct(first, n[dims : 3 * dims], last, n[-2], bool(n[-1]))
+    middle = n[dims : 2 * dims], n[2 * dims : 3 * dims]
+    return ConvTransposeProduct(first, *middle, last, n[-1])
