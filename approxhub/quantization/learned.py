@@ -110,7 +110,6 @@ class LearnedQuantizer(Quantizer):
         )
         if quantizer.calibrated:
             made.set_range(quantizer.range_min, quantizer.range_max)
-            made.calibrator.resume(quantizer.range_min, quantizer.range_max)
             made._seen.copy_(quantizer._seen)
         return made.train(quantizer.training)
 
@@ -152,7 +151,7 @@ class LearnedQuantizer(Quantizer):
         low, high = ((limit - self.zero_point) * self.scale for limit in limits)
         super().set_codes(codes, power_of_two)
         if self.calibrated:
-            self.set_range(low, high)
+            self._cover(low, high)
 
     def resume(self) -> None:
         """Take the scale in the state, e.g. after loading one, as learned."""

@@ -221,7 +221,7 @@ class Quantizer(nn.Module):
             ends = torch.stack(torch.aminmax(x))
         _require(torch.isfinite(ends).all(), _NO_RANGE)
         self.calibrator.observe(x, axis)
-        self.set_range(*self.calibrator.range())
+        self._cover(*self.calibrator.range())
         self._seen.fill_(True)
         if unread is not None and not on_host(x):
             unread.follow(self.range_min, self.range_max)  # which a graph may move at any time
@@ -273,15 +273,13 @@ class Quantizer(nn.Module):
             self._catch_up()
             self.calibrator.merge(self.range_min)
             if all_reduce(torch.tensor(self.calibrated, device=self.scale.device).int(), "max"):
-                self.set_range(*self.calibrator.range())
+                self._cover(*self.calibrator.range())
                 self._seen.fill_(True)
             return
         ends = torch.stack([-self.range_min, self.range_max])
         negative, high = all_reduce(ends if self.calibrated else ends - torch.inf, "max")
         if (-negative <= high).all():
             self.set_range(-negative, high)
-            self.calibrator.resume(-negative, high)
-            self._seen.fill_(True)
 
     def fit(self, x: Tensor) -> None:
         """Forget what was seen, and fit the range to one tensor alone.
@@ -310,11 +308,25 @@ class Quantizer(nn.Module):
     def set_range(self, low: Tensor, high: Tensor) -> None:
         """Cover a given range; scale and zero point follow from it.
 
+        What is observed afterwards moves it as if it had been found: what the calibrator saw
+        before counts no more.
+
+        Parameters
+        ----------
+        low, high : Tensor of float
+            Of shape (), or (channels,).
+
         Raises
         ------
         CalibrationError
             If the range has the wrong shape, is not finite, or is upside down.
         """
+        self._cover(low, high)
+        self.calibrator.resume(self.range_min, self.range_max)
+        self._seen.fill_(True)
+
+    def _cover(self, low: Tensor, high: Tensor) -> None:
+        """As :meth:`set_range`, with a range that the calibrator has found."""
         low, high = (
             torch.as_tensor(t, dtype=torch.float32, device=self.scale.device) for t in (low, high)
         )

@@ -178,6 +178,34 @@ def test_training_reads_nothing(
     assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
 
 
+# With a momentum of 0.5, halfway to the newest extremes.
+@pytest.mark.parametrize(
+    ("calibrator", "wanted"),
+    [("minmax", (-3.0, 1.0)), ("moving-average(0.5)", (-2.0, 0.75)), ("percentile(100)", (-3, 1))],
+)
+@pytest.mark.parametrize("seen", [True, False])
+@pytest.mark.parametrize("unread", [True, False])
+def test_training_goes_on_from_a_range_that_was_given(
+    calibrator: str,
+    wanted: tuple[float, float],
+    seen: bool,
+    unread: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whatever was seen before, and wherever: what comes next moves the range that was given."""
+    layer = ah.nn.Linear(4, 3, multiplier="drum:8u/k=4", calibrator=calibrator)
+    if unread:
+        off_host(monkeypatch)
+    if seen:
+        layer(torch.full((2, 4), 100.0))
+    q = layer.input_quantizer
+    q.set_range(torch.tensor(-1.0), torch.tensor(1.0))
+    assert (q.range_min.item(), q.range_max.item()) == (-1, 1)
+    layer(torch.tensor([[-3.0, 0.0, 0.25, 0.5]]))
+    assert (q.range_min.item(), q.range_max.item()) == wanted
+    assert torch.equal(q.scale, (q.range_max - q.range_min) / 255)
+
+
 def test_what_reads_is_noticed() -> None:
     """The mode of these tests sees a number that is read, and one that is brought to the device."""
     with Unread():
