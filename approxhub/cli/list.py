@@ -28,5 +28,7 @@ def command(query: Query, only_ids: bool, as_json: bool) -> None:
     Figures are those that the sources print, mean and worst-case error in percent of 2^(bits of
     both operands). Multipliers that lack one are left out of a bound on it, and how many they
     are is said.
+
+    That nothing fits is no error: the exit code is 0, and stderr says what would fit.
     """
     print_listing(query, only_ids, as_json)

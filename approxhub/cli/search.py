@@ -21,6 +21,6 @@ def command(query: Query, only_ids: bool, as_json: bool) -> None:
     """Search the multipliers that have a name, for words.
 
     Every WORD must occur in id, summary, citation, DOI, licence or technology; case does not
-    matter. All options are those of `approxhub list`.
+    matter. All options are those of `approxhub list`, and nothing found is no error here either.
     """
     print_listing(query, only_ids, as_json)

@@ -170,8 +170,11 @@ def selected(query: Query) -> Selection:
             "choose one with --technology",
             err=True,
         )
-    if not found.rows:
-        click.echo("no multiplier fits", err=True)
+    if not found.rows and query.limit != 0:
+        from approxhub.cli.alternatives import alternatives  # which only this needs
+
+        for line in ("no multiplier fits", *alternatives(query)):
+            click.echo(line, err=True)
     return found
 
 

@@ -161,9 +161,11 @@ def test_list_filters(lab: Any, run: Any) -> None:
 
 def test_list_of_nothing(lab: Any, run: Any) -> None:
     """No multiplier that fits is said on stderr; a source that nobody brought is refused."""
-    for words, out in (([], ""), (["--json"], "[]\n")):
-        ran = run("list", "no_such*", *words)
-        assert (ran.code, ran.out, ran.err) == (0, out, "no multiplier fits\n")
+    for command in ("list", "search"):
+        for words, out in (([], ""), (["--ids"], ""), (["--json"], "[]\n")):
+            ran = run(command, "no_such_name*", *words)
+            assert (ran.code, ran.out) == (0, out)
+            assert ran.err.startswith("no multiplier fits\nwithout ")
     ran = run("list", "--source", "nobody")
     assert ran.code == 3
     assert "no source is called 'nobody'; known are " in ran.err

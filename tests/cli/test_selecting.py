@@ -64,7 +64,47 @@ def test_search(lab: Any, run: Any) -> None:
         *("lab:r2/mul4u_SAME", "lab:r2/mul4u_TWO", "lab:r2/mul4u_WHO")
     ]
     assert ids(run("search", "mahdiani", "--unsigned", "--limit", "1", "--ids"))[0][:4] == "bam:"
-    assert run("search", "no such words").err == "no multiplier fits\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--source", "drum", "--width", "9"], "without --width 9, 8 would; nearest: 8, 16"),
+        (["--source", "drum", "--width", "8x3"], "without --width 8x3, 8 would; nearest: 8, 16"),
+        (
+            ["--source", "exact", "--format", "11s"],
+            "without --format 11s, 4 would; nearest: 8s, 8u, 16s",
+        ),
+        (
+            ["--source", "lab", "--release", "r3"],
+            "without --release r3, 13 would; nearest: r2, r1",
+        ),
+        (["drm*", "--signed"], "'drum:*'"),
+        (["mul4u_CUTS"], "nearest: lab:r1/mul4u_CUT"),
+        (["--source", "lab", "--technology", "LAB"], "nearest: LAB1"),
+        (["--source", "drum", "--max-bits", "15"], "nearest: 16 (drum:8"),
+        (["--source", "drum", "--min-bits", "33"], "nearest: 32 (drum:16"),
+        (["--source", "drum", "--max-mae", "1"], "none has a mae"),
+        (["--source", "exact", "--approximate"], "without --approximate, 4 would"),
+        (["--source", "exact", "--exact", "--cached"], "without --cached, 4 would"),
+        (["--source", "exact", "--width", "9", "drum*"], "drop several"),
+        (["--source", "drum", "--pareto", "power,mae"], "8 would, but none has all of power, mae"),
+    ],
+)
+def test_what_would_fit_instead(lab: Any, run: Any, words: list[str], said: str) -> None:
+    """Of a query that nothing fits, the condition to drop is named, and what is nearest to it."""
+    ran = run("list", *words)
+    assert (ran.code, ran.out) == (0, "")
+    assert "no multiplier fits\n" in ran.err
+    assert said in ran.err
+
+
+def test_what_would_fit_a_search(lab: Any, run: Any) -> None:
+    """Of several words, the one that does not fit is named; nothing asked for is nothing to say."""
+    assert run("search", "lab:r2", "unheard-of").err.splitlines()[1:] == [
+        "without the word 'unheard-of', 3 would"
+    ]
+    assert run("list", "--limit", "0").err == ""
 
 
 @pytest.mark.parametrize(

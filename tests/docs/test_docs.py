@@ -194,6 +194,8 @@ def test_every_command_is_documented() -> None:
     rows = re.findall(r"^\| `([a-z-]+)` \|", text, re.MULTILINE)
     assert sorted(rows) == _commands()
     assert re.findall(r":prog: approxhub ([a-z-]+)$", text, re.MULTILINE) == _commands()
+    codes = text.partition("## Exit codes")[2].partition("## ")[0]
+    assert re.findall(r"^\| ([a-z-]+) \|", codes, re.MULTILINE)[1:] == _commands()
 
 
 def test_every_hook_is_documented() -> None:
