@@ -19,7 +19,7 @@ from torch import Tensor
 from approxhub.backends.explanation import Explanation, explain_request
 from approxhub.backends.protocol import Convolution, ConvRequest, GemmRequest
 from approxhub.errors import InputError
-from approxhub.multiplier import Multiplier
+from approxhub.multiplier import Multiplier, resolved
 from approxhub.ops import (
     accumulator_dtype,
     check_values,
@@ -47,14 +47,6 @@ __all__ = [
 
 Ints = int | Sequence[int]
 Padding = int | Sequence[int] | Sequence[tuple[int, int]]
-
-
-def _resolved(multiplier: Multiplier | str) -> Multiplier:
-    if isinstance(multiplier, Multiplier):
-        return multiplier
-    from approxhub.registry import load
-
-    return load(multiplier)
 
 
 def _narrow(t: Tensor, multiplier: Multiplier, name: str) -> Tensor:
@@ -100,7 +92,7 @@ def matmul(a: Tensor, b: Tensor, multiplier: Multiplier | str) -> Tensor:
     >>> ah.matmul(a, b, ah.exact(8, signed=True))
     tensor([[-24]], dtype=torch.int32)
     """
-    m = _resolved(multiplier)
+    m = resolved(multiplier)
     a, b = _narrow(a, m, "a"), _narrow(b, m, "b")
     left, right = a.dim() == 1, b.dim() == 1
     a2 = a.unsqueeze(0) if left else a
@@ -181,7 +173,7 @@ def bmm(a: Tensor, b: Tensor, multiplier: Multiplier | str) -> Tensor:
     >>> bmm(a, b, ah.exact(8, signed=True)).tolist()
     [[[17]], [[53]]]
     """
-    m = _resolved(multiplier)
+    m = resolved(multiplier)
     a, b = _narrow(a, m, "a"), _narrow(b, m, "b")
     if a.dim() != 3 or b.dim() != 3 or a.shape[0] != b.shape[0] or a.shape[2] != b.shape[1]:
         raise InputError(f"bmm takes (B, M, K) x (B, K, N), got {_shape(a)} x {_shape(b)}")
@@ -251,7 +243,7 @@ def explain(
     ...     print(explain("exact:8s", (64, 1152), (1152, 256)).accumulator)
     int32, for 1152 products of up to 16384 make 18874368 <= 2147483647
     """
-    m, where = _resolved(multiplier), torch.device(device)
+    m, where = resolved(multiplier), torch.device(device)
     a, b = tuple(a_shape), tuple(b_shape)
     if len(b) == 2:
         if len(a) < 2 or a[-1] != b[0]:
@@ -546,7 +538,7 @@ def _conv(
     pad_value: int,
     pad_mode: str,
 ) -> Tensor:
-    m = _resolved(multiplier)
+    m = resolved(multiplier)
     x, w = _narrow(x, m, "a"), _narrow(w, m, "b")
     if not _is_integer(pad_value):
         raise InputError(f"operand a (padding) must hold an integer, got {pad_value!r}")
@@ -634,7 +626,7 @@ def _conv_transpose(
     groups: int,
     dilation: Ints,
 ) -> Tensor:
-    m = _resolved(multiplier)
+    m = resolved(multiplier)
     x, w = _narrow(x, m, "a"), _narrow(w, m, "b")
     if not _is_integer(groups):
         raise InputError(f"{name}: groups must be an integer, got {groups!r}")

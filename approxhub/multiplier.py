@@ -30,6 +30,7 @@ __all__ = [
     "exact",
     "format_pair",
     "parse_format_pair",
+    "resolved",
     "table_sha256",
 ]
 
@@ -827,3 +828,23 @@ def exact(
     a = OperandFormat(bits, signed)
     b = OperandFormat(bits if b_bits is None else b_bits, signed if b_signed is None else b_signed)
     return Multiplier(f"exact:{format_pair(a, b)}", a, b, circuit=_Exact())
+
+
+def resolved(multiplier: Multiplier | str) -> Multiplier:
+    """A multiplier, or the one of an id.
+
+    Raises
+    ------
+    NotFoundError, NetworkError
+        As :func:`approxhub.load`.
+
+    Examples
+    --------
+    >>> resolved("exact:4u") == resolved(exact(4, signed=False))
+    True
+    """
+    if isinstance(multiplier, Multiplier):
+        return multiplier
+    from approxhub.registry import load
+
+    return load(multiplier)

@@ -9,11 +9,10 @@ from torch import nn
 
 from approxhub.errors import ApproxHubError, InputError, MappingError
 from approxhub.experiments.result import FLOAT
-from approxhub.functional import _resolved
 from approxhub.model.convert import assigned
 from approxhub.model.layers import approx_layers, matches
 from approxhub.model.statistics import require_table
-from approxhub.multiplier import Multiplier
+from approxhub.multiplier import Multiplier, resolved
 from approxhub.quantization import OperandMapping
 
 __all__ = ["Assignment", "Choice", "Trial", "choose", "one_by_one"]
@@ -147,10 +146,10 @@ def _trial(name: str, item: Assignment, mapping: OperandMapping | None, compensa
     if isinstance(item, Mapping):
         if not item:
             raise InputError("a mapping from name patterns to multipliers must not be empty")
-        multipliers = {str(pattern): _resolved(choice) for pattern, choice in item.items()}
+        multipliers = {str(pattern): resolved(choice) for pattern, choice in item.items()}
         name = _name(multipliers)
     else:
-        multipliers = {"*": _resolved(item)}
+        multipliers = {"*": resolved(item)}
         name = multipliers["*"].id
     for m in multipliers.values():
         effective, _, _ = (mapping or OperandMapping.default(m)).resolve(m)

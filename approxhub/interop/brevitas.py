@@ -175,7 +175,7 @@ def _taken_over(
         elif isinstance(given, QuantTensor):
             activations = read(given)
     new = take_over(layer, m, activations, weights, mapping, **options)
-    codes = new.weight_quantizer.codes(new._quantized_weight().detach())
+    codes = new.weight_quantizer.codes(new.quantized_weight().detach())
     theirs = weight.int(float_datatype=True)
     if isinstance(layer, (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)):
         theirs = theirs.transpose(0, 1) if layer.groups == 1 else theirs

@@ -15,10 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from approxhub.errors import ConversionError, InputError, MappingError
-from approxhub.functional import _resolved
 from approxhub.model.folding import replace
 from approxhub.model.layers import module_names, require_layers
-from approxhub.multiplier import Multiplier
+from approxhub.multiplier import Multiplier, resolved
 from approxhub.nn import (
     ApproxLayer,
     Conv1d,
@@ -226,7 +225,7 @@ def take_over(
         mapping = fitting_mapping(multiplier, x, w)
     kind = next(ours for theirs, ours in LAYERS.items() if isinstance(layer, theirs))
     new = (make or kind.from_float)(layer, multiplier, mapping=mapping, **options)  # type: ignore[attr-defined]
-    channels = len(new._quantized_weight())
+    channels = len(new.quantized_weight())
     if w.scale.numel() not in (1, channels):
         raise ConversionError(
             f"weights have {w.scale.numel()} scales for {channels} output channels; scales of "
@@ -274,7 +273,7 @@ def duplicate(model: nn.Module, multiplier: Multiplier | str) -> tuple[nn.Module
     """A copy of a model to work on, and the multiplier."""
     if not isinstance(model, nn.Module):
         raise InputError(f"a torch.nn.Module is needed, got {type(model).__name__}")
-    return copy.deepcopy(model), _resolved(multiplier)
+    return copy.deepcopy(model), resolved(multiplier)
 
 
 def named(error: Exception, model: nn.Module, module: nn.Module) -> str:

@@ -83,7 +83,7 @@ def _weight(graph: _Graph, layer: ApproxLayer, name: str) -> str:
     """Codes of a weight as they are, and the operator that makes them real."""
     q = layer.weight_quantizer
     kind = _dtype(q)
-    weight = layer._quantized_weight().detach()
+    weight = layer.quantized_weight().detach()
     codes = graph.constant(f"{name}.weight_codes", q.codes(weight).cpu().numpy().astype(kind))
     scale = graph.constant(f"{name}.weight_scale", q.scale)
     zero = graph.constant(f"{name}.weight_zero_point", q.zero_point.cpu().numpy().astype(kind))
@@ -110,7 +110,7 @@ def _layer(graph: _Graph, x: str, layer: ApproxLayer, name: str) -> str:
         inputs.append(graph.constant(f"{name}.bias", bias.float()))
     if layer.padding_mode != "zeros":
         raise ConversionError(f"padding mode {layer.padding_mode!r} has no form in ONNX here")
-    sides = layer._sides()
+    sides = layer.sides()
     return graph.add(
         "Conv", inputs, strides=list(layer.stride), dilations=list(layer.dilation),
         group=layer.groups, kernel_shape=list(layer.kernel_size),

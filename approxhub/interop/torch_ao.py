@@ -11,7 +11,6 @@ from torch.ao.nn.intrinsic import qat as qat_fused
 from torch.ao.quantization import FakeQuantizeBase, ObserverBase
 
 from approxhub.errors import CalibrationError, ConversionError, InputError, MappingError
-from approxhub.functional import _resolved
 from approxhub.interop.imported import (
     LAYERS,
     QuantizerParameters,
@@ -24,7 +23,7 @@ from approxhub.interop.imported import (
 )
 from approxhub.interop.provenance import inputs_of
 from approxhub.model.convert import carry_hooks
-from approxhub.multiplier import Multiplier
+from approxhub.multiplier import Multiplier, resolved
 from approxhub.nn import ApproxLayer
 from approxhub.nn.folding import NORMALIZED
 from approxhub.quantization import CodeRange, OperandMapping, Quantizer
@@ -398,7 +397,7 @@ def mapping(
     >>> model(torch.randn(5, 4)).shape, model[0].input_quantizer.code_range.qmax
     (torch.Size([5, 2]), 127)
     """
-    m = _resolved(multiplier)
+    m = resolved(multiplier)
 
     def made(layer: Any) -> ApproxLayer:
         found = {"input": layer.qconfig.activation(), "weight": layer.qconfig.weight()}
@@ -410,7 +409,7 @@ def mapping(
         for side, quantizer in found.items():
             name = f"{side}_quantizer"
             per_channel = hasattr(_observer(quantizer), "ch_axis")
-            channels = len(new._quantized_weight()) if per_channel else None
+            channels = len(new.quantized_weight()) if per_channel else None
             codes = getattr(new, name).code_range
             setattr(
                 new, name, ObservedQuantizer(codes, quantizer, channels=channels, device=device)

@@ -15,7 +15,6 @@ from torchao.quantization.quantize_.workflows import Int8Tensor
 from torchao.quantization.transform_module import register_quantize_module_handler
 
 from approxhub.errors import ApproxHubError, ConversionError, MappingError
-from approxhub.functional import _resolved
 from approxhub.interop.imported import (
     LAYERS,
     QuantizerParameters,
@@ -25,7 +24,7 @@ from approxhub.interop.imported import (
     take_over,
 )
 from approxhub.model.convert import carry_hooks
-from approxhub.multiplier import Multiplier
+from approxhub.multiplier import Multiplier, resolved
 from approxhub.nn import ApproxLayer
 from approxhub.quantization import OperandMapping
 
@@ -204,7 +203,7 @@ class ApproximateConfig(AOBaseConfig):  # type: ignore[misc]
 
 @register_quantize_module_handler(ApproximateConfig)  # type: ignore[untyped-decorator]
 def _transform(module: nn.Module, config: ApproximateConfig) -> nn.Module:
-    m = _resolved(config.multiplier)
+    m = resolved(config.multiplier)
     kind = next((ours for theirs, ours in LAYERS.items() if type(module) is theirs), None)
     if kind is None or _is_theirs(module.weight):
         what = "quantised already; use import_model" if kind else "no layer that has a like here"

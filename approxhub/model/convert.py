@@ -10,7 +10,6 @@ from typing import Any
 from torch import nn
 
 from approxhub.errors import ConversionError, InputError, PluginError
-from approxhub.functional import _resolved
 from approxhub.model.folding import find_pairs, refuse, replace
 from approxhub.model.layers import (
     approx_layers,
@@ -24,7 +23,7 @@ from approxhub.model.layers import (
     require_layers,
 )
 from approxhub.model.leftovers import Leftover, find_calls, has_products
-from approxhub.multiplier import Multiplier
+from approxhub.multiplier import Multiplier, resolved
 from approxhub.nn import ApproxLayer, CompositeLayer
 from approxhub.nn.base import guard_loading
 from approxhub.nn.folding import NORMALIZED, BatchNorm
@@ -166,7 +165,7 @@ def approximate(
     if not isinstance(model, nn.Module):
         raise InputError(f"a torch.nn.Module is needed, got {type(model).__name__}")
     skip = [skip] if isinstance(skip, str) else list(skip)
-    patterns = {p: _resolved(c) for p, c in _patterns(multiplier).items()}
+    patterns = {p: resolved(c) for p, c in _patterns(multiplier).items()}
     if not inplace:
         try:
             model = copy.deepcopy(model)
@@ -371,7 +370,7 @@ def assigned(
     """
     layers = require_layers(model)
     names = _names_of_parts(model)
-    patterns = {p: _resolved(c) for p, c in _patterns(multiplier).items()}
+    patterns = {p: resolved(c) for p, c in _patterns(multiplier).items()}
     for pattern in patterns:
         if not any(matches(n, pattern) for layer in layers.values() for n in names[layer]):
             raise InputError(f"no approximate layer is called {pattern!r}")

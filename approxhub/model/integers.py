@@ -583,29 +583,29 @@ class Conversion:
         if len(node.args) + len(node.kwargs) != 1:
             raise self._refused(node, "a layer that is given more than its input")
         x, w = layer.input_quantizer, layer.weight_quantizer
-        bias = layer._with_compensation(layer._quantized_bias())
+        bias = layer.with_compensation(layer.quantized_bias())
         w_scale = w.scale if bias is None else self._scale_for(node, bias, x.scale, w)
-        weight = layer._quantized_weight().to(torch.float32)
-        steps = torch.round(weight / w._along(w_scale, weight.dim()))
-        codes = steps + w._along(w.zero_point, weight.dim())
+        weight = layer.quantized_weight().to(torch.float32)
+        steps = torch.round(weight / w.along(w_scale, weight.dim()))
+        codes = steps + w.along(w.zero_point, weight.dim())
         codes = codes.clamp(w.code_range.qmin, w.code_range.qmax)
-        codes = layer._operand(codes.to(code_dtype(layer.effective_multiplier.b)), w)
+        codes = layer.operand(codes.to(code_dtype(layer.effective_multiplier.b)), w)
         scale = x.scale * w_scale
         pad = None
         if isinstance(layer, Linear):
             product: Any = LinearProduct()
         elif isinstance(layer, ConvNd):
-            product, pad = layer._product()
+            product, pad = layer.product()
         else:
-            product = layer._product(tuple(layer.output_padding))
+            product = layer.product(tuple(layer.output_padding))
         factor = x.scale.to(torch.float64) * w_scale.to(torch.float64) / grid.scale
         return IntegerLayer(
-            product, layer._multiplication(), codes.clone(),
+            product, layer.multiplication(), codes.clone(),
             None if bias is None else integer_bias(bias.to(torch.float32), scale), factor,
             CodeGrid.of(x), grid,
             subtract=layer.datapath.zero_point == "before" and x.code_range.affine,
             pad=pad, pad_mode=getattr(layer, "padding_mode", "zeros"),
-        ).keep(layer._arithmetic["exact"])  # fmt: skip
+        ).keep(layer.exact_multiplier)  # fmt: skip
 
     def _scale_for(self, node: fx.Node, bias: Tensor, x_scale: Tensor, w: Quantizer) -> Tensor:
         """Scales of the weights with which the bias fits an integer of 32 bits.

@@ -20,9 +20,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from approxhub.errors import CalibrationError, InputError, MappingError, TableError
-from approxhub.functional import _resolved
 from approxhub.model.layers import require_layers
-from approxhub.multiplier import MAX_TABLE_BITS, Multiplier
+from approxhub.multiplier import MAX_TABLE_BITS, Multiplier, resolved
 from approxhub.nn import ApproxLayer
 from approxhub.nn.gradients import (
     BatchedProduct,
@@ -280,7 +279,7 @@ class LayerStatistics:
         return np.asarray(sums, dtype=np.float64) / self._sums
 
     def _errors(self, multiplier: Multiplier | str) -> Array:
-        m = _resolved(multiplier)
+        m = resolved(multiplier)
         effective, _, _ = self.mapping.resolve(m)
         if (effective.a, effective.b) != (self.a, self.b):
             raise MappingError(

@@ -26,7 +26,7 @@ from approxhub.model.integers import (
 )
 from approxhub.model.layers import approx_layers
 from approxhub.nn import ApproxLayer
-from approxhub.nn.folding import _Normalized
+from approxhub.nn.folding import NormalizedLayer
 from approxhub.nn.integers import CodeGrid, IntegerRequantize
 from approxhub.quantization import LearnedQuantizer, Quantizer
 
@@ -87,7 +87,7 @@ class IntegerTraining(nn.Module):
 
     def _freeze_statistics(self) -> None:
         for layer in self._layers():
-            if isinstance(layer, _Normalized):
+            if isinstance(layer, NormalizedLayer):
                 layer.norm.eval()
 
     def _layers(self) -> list[ApproxLayer]:
@@ -260,7 +260,7 @@ def _rounded(free: Tensor, codes: Tensor, grid: CodeGrid, owner: Quantizer) -> T
         free_codes = torch.round(free.detach().to(torch.float32) / grid.scale) + grid.zero_point
         inside = (free_codes >= grid.codes.qmin) & (free_codes <= grid.codes.qmax)
         value = grid.dequantize(codes)
-    return owner._differentiable(free, value, codes, inside) if torch.is_grad_enabled() else value
+    return owner.differentiable(free, value, codes, inside) if torch.is_grad_enabled() else value
 
 
 def _in_place(node: fx.Node, model: nn.Module) -> bool:

@@ -147,7 +147,7 @@ class Matmul(ApproxLayer):
         # One row for each pair: channels are the columns of all pairs, groups the pairs.
         flat = acc.transpose(1, 2).reshape(1, batch * n, rows)
         x_sums = w_sums = None
-        by = self._multiplication()
+        by = self.multiplication()
         if by.w_zero is not None:
             x_sums = x_codes.sum(2, dtype=torch.int64).unsqueeze(0)
         if by.x_zero is not None:

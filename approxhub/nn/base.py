@@ -13,8 +13,7 @@ from torch import Tensor, nn
 
 from approxhub.backends import real
 from approxhub.errors import CalibrationError, CheckpointError, InputError, MappingError
-from approxhub.functional import _resolved
-from approxhub.multiplier import Multiplier, exact
+from approxhub.multiplier import Multiplier, exact, resolved
 from approxhub.nn.gradients import (
     ApproximateProduct,
     Arithmetic,
@@ -188,7 +187,7 @@ class ApproxLayer(nn.Module):
         mode: str = "approximate",
         datapath: Datapath | str | None = None,
     ) -> None:
-        m = _resolved(multiplier)
+        m = resolved(multiplier)
         if mapping is None:
             mapping = OperandMapping.default(m)
         elif isinstance(mapping, str):
@@ -213,7 +212,7 @@ class ApproxLayer(nn.Module):
     def _make_quantizers(
         self, x_codes: CodeRange, w_codes: CodeRange, calibrator: str, per_channel: bool
     ) -> None:
-        device, channels = self.weight.device, len(self._quantized_weight())
+        device, channels = self.weight.device, len(self.quantized_weight())
         self.input_quantizer = Quantizer(x_codes, calibrator=calibrator, device=device)
         self.weight_quantizer = Quantizer(
             w_codes, channels=channels if per_channel else None, device=device
@@ -265,6 +264,11 @@ class ApproxLayer(nn.Module):
         return self._arithmetic["approximate"]
 
     @property
+    def exact_multiplier(self) -> Multiplier:
+        """The exact circuit of the same operands."""
+        return self._arithmetic["exact"]
+
+    @property
     def mapping(self) -> OperandMapping:
         """How activations and weights become operands."""
         return self._mapping
@@ -303,7 +307,7 @@ class ApproxLayer(nn.Module):
         MappingError
             If the multiplier does not fit; the layer is unchanged then.
         """
-        m = _resolved(multiplier)
+        m = resolved(multiplier)
         if isinstance(mapping, str):
             mapping = OperandMapping.parse(mapping)
         if mapping is None:
@@ -382,7 +386,8 @@ class ApproxLayer(nn.Module):
         path = f" {self._datapath}" if str(self._datapath) else ""
         return f"{self._multiplier.identity} {self._mapping}{path}"
 
-    def _with_compensation(self, bias: Tensor | None) -> Tensor | None:
+    def with_compensation(self, bias: Tensor | None) -> Tensor | None:
+        """A bias, and with it what :meth:`set_compensation` gave, where that has an effect."""
         if (
             self.compensation is None
             or self._mode != "approximate"
@@ -401,7 +406,7 @@ class ApproxLayer(nn.Module):
             If the weights hold NaN or infinity; the quantiser is unchanged then.
         """
         try:
-            self._fit_weight(self._quantized_weight())
+            self._fit_weight(self.quantized_weight())
         except CalibrationError as error:
             raise self._located(error) from None
 
@@ -417,11 +422,11 @@ class ApproxLayer(nn.Module):
 
     # --- forward ------------------------------------------------------------------
 
-    def _quantized_weight(self) -> Tensor:
+    def quantized_weight(self) -> Tensor:
         """The weight as it meets its quantiser, with the output channels first."""
         return self.weight
 
-    def _quantized_bias(self) -> Tensor | None:
+    def quantized_bias(self) -> Tensor | None:
         """What is added to the products of the quantised weight, (channels,)."""
         bias: Tensor | None = self.bias
         return bias
@@ -438,10 +443,10 @@ class ApproxLayer(nn.Module):
         self, x_codes: Tensor, w_codes: Tensor, bias: Tensor | None, product: Any
     ) -> Tensor:
         """Real result of operands, plus `bias` if given; the arithmetic is that of the mode."""
-        sums = sum_products(product, x_codes, w_codes, self._multiplication())
+        sums = sum_products(product, x_codes, w_codes, self.multiplication())
         return self._dequantized(sums.acc, sums.terms, sums.x_sums, sums.w_sums, bias)
 
-    def _multiplication(self) -> Multiplication:
+    def multiplication(self) -> Multiplication:
         """How this mode multiplies operands, and the zero points that they carry."""
 
         def carried(quantizer: Quantizer) -> Tensor | None:
@@ -490,7 +495,7 @@ class ApproxLayer(nn.Module):
         out_dtype = torch.get_autocast_dtype(device) if autocast else x.dtype
         needs_grad = torch.is_grad_enabled() and (x.requires_grad or w.requires_grad)
         with without_autocast(device):
-            bias = self._with_compensation(None if bias is None else bias.to(torch.float32))
+            bias = self.with_compensation(None if bias is None else bias.to(torch.float32))
             whole = self._datapath.bias == "int32"
             # A real bias with a gradient is added where autograd sees it.
             later = not whole and (needs_grad or (bias is not None and bias.requires_grad))
@@ -509,8 +514,8 @@ class ApproxLayer(nn.Module):
                 elif not later and isinstance(product, _OUTPUTS_FIRST):
                     bias, spoilt = spoilt.expand(len(w)), None
             with torch.no_grad():
-                x_codes = self._operand(x_codes, self.input_quantizer)
-                w_codes = self._operand(w_codes, self.weight_quantizer)
+                x_codes = self.operand(x_codes, self.input_quantizer)
+                w_codes = self.operand(w_codes, self.weight_quantizer)
                 if self._capture is not None:
                     self._capture(x_codes, w_codes, product)
                 y = self._integer_forward(x_codes, w_codes, None if later else bias, product)
@@ -534,12 +539,12 @@ class ApproxLayer(nn.Module):
                 y = y + spoilt
         return y.to(out_dtype, copy=y is handed)
 
-    def _operand(self, codes: Tensor, quantizer: Quantizer) -> Tensor:
+    def operand(self, codes: Tensor, quantizer: Quantizer) -> Tensor:
         """What of codes enters the multiplier."""
         if self._datapath.zero_point == "after" or not quantizer.code_range.affine:
             return codes
         # A difference fits the operand: the datapath leaves the codes a bit less.
-        zero = quantizer._along(quantizer.zero_point, codes.dim())
+        zero = quantizer.along(quantizer.zero_point, codes.dim())
         return (codes.to(torch.int32) - zero).to(codes.dtype)
 
     def _along_channels(self, t: Tensor, y: Tensor) -> Tensor:

@@ -114,7 +114,7 @@ class ConvNd(ImageLayer):
         )  # fmt: skip
         return new._adopt(layer)
 
-    def _sides(self) -> list[tuple[int, int]]:
+    def sides(self) -> list[tuple[int, int]]:
         """Padding before and behind each dimension."""
         if self.padding == "valid":
             return [(0, 0)] * self._dims
@@ -131,15 +131,15 @@ class ConvNd(ImageLayer):
         return y
 
     def _batch_path(self, x: Tensor, *args: Any) -> Tensor:
-        product, sides = self._product()
+        product, sides = self.product()
         if sides is not None:
             # Copies of activations: quantising before or after is the same.
             x = F.pad(x, sides, mode=self.padding_mode)
-        return self._run(x, product, self._quantized_weight(), self._quantized_bias())
+        return self._run(x, product, self.quantized_weight(), self.quantized_bias())
 
-    def _product(self) -> tuple[ConvProduct, tuple[int, ...] | None]:
+    def product(self) -> tuple[ConvProduct, tuple[int, ...] | None]:
         """The product, and what the image is padded with before it, where not with zeros."""
-        sides = tuple(side for pair in reversed(self._sides()) for side in pair)
+        sides = tuple(side for pair in reversed(self.sides()) for side in pair)
         copied = self.padding_mode != "zeros"
         skip = self.datapath.padding == "skip"
         inside = (0,) * len(sides) if copied else sides

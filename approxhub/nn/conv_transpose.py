@@ -104,7 +104,7 @@ class ConvTransposeNd(ImageLayer):
         """
         return super().forward(x, output_size)
 
-    def _quantized_weight(self) -> Tensor:
+    def quantized_weight(self) -> Tensor:
         return exchanged(self.weight, self.groups)
 
     def _float_forward(self, x: Tensor, *args: Any) -> Tensor:
@@ -117,10 +117,11 @@ class ConvTransposeNd(ImageLayer):
         extra = output_padding(
             x, args[0], self.stride, self.padding, self.kernel_size, self._dims, self.dilation
         )
-        product = self._product(tuple(extra))
-        return self._run(x, product, self._quantized_weight(), self._quantized_bias())
+        product = self.product(tuple(extra))
+        return self._run(x, product, self.quantized_weight(), self.quantized_bias())
 
-    def _product(self, output_padding: tuple[int, ...]) -> ConvTransposeProduct:
+    def product(self, output_padding: tuple[int, ...]) -> ConvTransposeProduct:
+        """The product, with zeros behind its result for each dimension."""
         return ConvTransposeProduct(
             self.stride, self.padding, output_padding, self.dilation, self.groups
         )

@@ -20,7 +20,7 @@ from approxhub.nn.conv import Conv1d, Conv2d, Conv3d
 from approxhub.nn.conv_transpose import ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
 from approxhub.nn.linear import Linear
 from approxhub.nn.recomputation import recomputing
-from approxhub.quantization.quantizer import _NO_RANGE, _require
+from approxhub.quantization.quantizer import NO_RANGE, require
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -39,7 +39,7 @@ __all__ = [
 BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d
 
 
-class _Normalized(ApproxLayer):
+class NormalizedLayer(ApproxLayer):
     """A layer and the batch normalisation behind it, as one layer with a folded weight.
 
     Attributes
@@ -56,7 +56,7 @@ class _Normalized(ApproxLayer):
         self, *args: Any, eps: float = 1e-5, momentum: float | None = 0.1, **kwargs: Any
     ) -> None:
         super().__init__(*args, **kwargs)
-        channels, weight = len(self._quantized_weight()), self.weight
+        channels, weight = len(self.quantized_weight()), self.weight
         self.norm = self._norm_type(
             channels, eps, momentum, device=weight.device, dtype=weight.dtype
         )
@@ -102,8 +102,8 @@ class _Normalized(ApproxLayer):
         self.norm.reset_parameters()
         return super()._adopt(layer)
 
-    def _quantized_weight(self) -> Tensor:
-        weight = super()._quantized_weight()
+    def quantized_weight(self) -> Tensor:
+        weight = super().quantized_weight()
         if "norm" not in self._modules:
             return weight
         scale, _ = self._affine or self._running_affine()
@@ -131,7 +131,7 @@ class _Normalized(ApproxLayer):
         finite = None
         if y.numel():
             # Before they are in the running statistics, which would keep them.
-            finite = _require(torch.isfinite(torch.stack([var, mean]).detach()).all(), _NO_RANGE)
+            finite = require(torch.isfinite(torch.stack([var, mean]).detach()).all(), NO_RANGE)
         if not recomputing():
             with torch.no_grad():
                 self._move_running(y, finite)
@@ -164,24 +164,24 @@ class _Normalized(ApproxLayer):
         finally:
             self._affine = None
 
-    def _quantized_bias(self) -> Tensor | None:
+    def quantized_bias(self) -> Tensor | None:
         scale, shift = self._affine or self._running_affine()
         return shift if self.bias is None else shift + self.bias * scale
 
 
-class NormalizedLinear(_Normalized, Linear):
+class NormalizedLinear(NormalizedLayer, Linear):
     """:class:`Linear` with batch normalisation folded in; see :class:`NormalizedConv2d`."""
 
     _norm_type = nn.BatchNorm1d
 
 
-class NormalizedConv1d(_Normalized, Conv1d):
+class NormalizedConv1d(NormalizedLayer, Conv1d):
     """:class:`Conv1d` with batch normalisation folded in; see :class:`NormalizedConv2d`."""
 
     _norm_type = nn.BatchNorm1d
 
 
-class NormalizedConv2d(_Normalized, Conv2d):
+class NormalizedConv2d(NormalizedLayer, Conv2d):
     """:class:`Conv2d` with the :class:`torch.nn.BatchNorm2d` behind it folded into its weight.
 
     Parameters
@@ -203,13 +203,13 @@ class NormalizedConv2d(_Normalized, Conv2d):
     _norm_type = nn.BatchNorm2d
 
 
-class NormalizedConv3d(_Normalized, Conv3d):
+class NormalizedConv3d(NormalizedLayer, Conv3d):
     """:class:`Conv3d` with batch normalisation folded in; see :class:`NormalizedConv2d`."""
 
     _norm_type = nn.BatchNorm3d
 
 
-class NormalizedConvTranspose1d(_Normalized, ConvTranspose1d):
+class NormalizedConvTranspose1d(NormalizedLayer, ConvTranspose1d):
     """:class:`ConvTranspose1d` with batch normalisation folded in.
 
     See :class:`NormalizedConv2d`.
@@ -218,7 +218,7 @@ class NormalizedConvTranspose1d(_Normalized, ConvTranspose1d):
     _norm_type = nn.BatchNorm1d
 
 
-class NormalizedConvTranspose2d(_Normalized, ConvTranspose2d):
+class NormalizedConvTranspose2d(NormalizedLayer, ConvTranspose2d):
     """:class:`ConvTranspose2d` with batch normalisation folded in.
 
     See :class:`NormalizedConv2d`.
@@ -227,7 +227,7 @@ class NormalizedConvTranspose2d(_Normalized, ConvTranspose2d):
     _norm_type = nn.BatchNorm2d
 
 
-class NormalizedConvTranspose3d(_Normalized, ConvTranspose3d):
+class NormalizedConvTranspose3d(NormalizedLayer, ConvTranspose3d):
     """:class:`ConvTranspose3d` with batch normalisation folded in.
 
     See :class:`NormalizedConv2d`.
@@ -236,7 +236,7 @@ class NormalizedConvTranspose3d(_Normalized, ConvTranspose3d):
     _norm_type = nn.BatchNorm3d
 
 
-NORMALIZED: dict[type[nn.Module], type[_Normalized]] = {
+NORMALIZED: dict[type[nn.Module], type[NormalizedLayer]] = {
     nn.Linear: NormalizedLinear,
     nn.Conv1d: NormalizedConv1d,
     nn.Conv2d: NormalizedConv2d,

@@ -106,6 +106,6 @@ class Linear(ApproxLayer, nn.Linear):
                 f"{type(self).__name__} takes (..., {width}) activations, got {tuple(x.shape)}"
             )
         y = self._run(
-            x.reshape(-1, width), LinearProduct(), self._quantized_weight(), self._quantized_bias()
+            x.reshape(-1, width), LinearProduct(), self.quantized_weight(), self.quantized_bias()
         )
         return y.reshape(*x.shape[:-1], y.shape[-1])

@@ -24,7 +24,7 @@ class _LearnedStep(torch.autograd.Function):
         quantizer: LearnedQuantizer,
     ) -> Tensor:  # fmt: skip
         scale, zero_point = (
-            quantizer._along(t, x.dim()) for t in (quantizer.scale, quantizer.zero_point)
+            quantizer.along(t, x.dim()) for t in (quantizer.scale, quantizer.zero_point)
         )
         ctx.save_for_backward(x, codes, inside, scale, zero_point)
         ctx.shape = log2_scale.shape
@@ -160,7 +160,8 @@ class LearnedQuantizer(Quantizer):
 
     # --- quantising -------------------------------------------------------------
 
-    def _differentiable(self, x: Tensor, value: Tensor, codes: Tensor, inside: Tensor) -> Tensor:
+    def differentiable(self, x: Tensor, value: Tensor, codes: Tensor, inside: Tensor) -> Tensor:
+        """As :meth:`Quantizer.differentiable`; from now on the scale is learned."""
         if not (x.requires_grad or self.log2_scale.requires_grad):
             return value
         self.learning = True

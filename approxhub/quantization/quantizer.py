@@ -27,10 +27,10 @@ from approxhub.reading import capturing, eager_checks, may_read, on_host
 __all__ = ["Quantizer"]
 
 _NOT_FINITE = "NaN or infinity reached a quantiser; no code stands for it"
-_NO_RANGE = "NaN or infinity in a tensor that a range is taken from; check inputs and weights"
+NO_RANGE = "NaN or infinity in a tensor that a range is taken from; check inputs and weights"
 
 
-def _require(holds: Tensor, message: str) -> Tensor | None:
+def require(holds: Tensor, message: str) -> Tensor | None:
     """Refuse what does not hold; compiled code, which cannot branch on data, does so as it runs.
 
     On a device nobody waits to find out: the answer is given back there.
@@ -219,7 +219,7 @@ class Quantizer(nn.Module):
             ends = x
         else:
             ends = torch.stack(torch.aminmax(x))
-        _require(torch.isfinite(ends).all(), _NO_RANGE)
+        require(torch.isfinite(ends).all(), NO_RANGE)
         self.calibrator.observe(x, axis)
         self._cover(*self.calibrator.range())
         self._seen.fill_(True)
@@ -337,7 +337,7 @@ class Quantizer(nn.Module):
             )
         fits = (torch.isfinite(low) & torch.isfinite(high) & (low <= high)).all()
         if torch.compiler.is_compiling():
-            _require(fits, "a range must be finite, and not upside down")
+            require(fits, "a range must be finite, and not upside down")
         elif not fits:
             raise CalibrationError(f"not a range: {low.tolist()} to {high.tolist()}")
         self._take_range(low, high)
@@ -549,7 +549,7 @@ class Quantizer(nn.Module):
 
     # --- quantising -------------------------------------------------------------
 
-    def _along(self, t: Tensor, dims: int) -> Tensor:
+    def along(self, t: Tensor, dims: int) -> Tensor:
         """A scale or zero point shaped to broadcast along the channel axis."""
         if self.axis is None:
             return t
@@ -580,14 +580,14 @@ class Quantizer(nn.Module):
         """Codes after and before clamping; and, unread, whether all numbers were finite."""
         self._require_range()
         x = x.to(torch.float32)
-        finite = _require(torch.isfinite(x).all(), _NOT_FINITE)
-        free = torch.round(x / self._along(self.scale, x.dim()))
-        free = free + self._along(self.zero_point, x.dim())
+        finite = require(torch.isfinite(x).all(), _NOT_FINITE)
+        free = torch.round(x / self.along(self.scale, x.dim()))
+        free = free + self.along(self.zero_point, x.dim())
         return free.clamp(self.code_range.qmin, self.code_range.qmax), free, finite
 
     def dequantize(self, codes: Tensor) -> Tensor:
         """Real values of codes: ``(q - z) * s``, float32."""
-        z, s = (self._along(t, codes.dim()) for t in (self.zero_point, self.scale))
+        z, s = (self.along(t, codes.dim()) for t in (self.zero_point, self.scale))
         return (codes - z) * s
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -668,7 +668,7 @@ class Quantizer(nn.Module):
             if done is not None:
                 codes, value, inside, finite = done
                 if isinstance(finite, Tensor):
-                    unread = _require(finite, _NOT_FINITE)
+                    unread = require(finite, _NOT_FINITE)
                 elif not finite:
                     raise CalibrationError(_NOT_FINITE)
             else:
@@ -677,10 +677,10 @@ class Quantizer(nn.Module):
                 value = self.dequantize(found) if with_real else None
                 inside = found == free if with_real else None
         if value is not None and inside is not None and torch.is_grad_enabled():
-            value = self._differentiable(x, value, codes, inside)
+            value = self.differentiable(x, value, codes, inside)
         return value, codes, unread
 
-    def _differentiable(self, x: Tensor, value: Tensor, codes: Tensor, inside: Tensor) -> Tensor:
+    def differentiable(self, x: Tensor, value: Tensor, codes: Tensor, inside: Tensor) -> Tensor:
         """Real values of codes, with their gradient where one is wanted."""
         if not x.requires_grad:
             return value

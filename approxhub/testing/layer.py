@@ -457,7 +457,7 @@ def _channels(layer: ApproxLayer) -> Tensor:
     with torch.no_grad():
         before = layer.weight.clone()
         layer.weight.copy_(torch.arange(before.numel()).reshape(before.shape))
-        places = layer._quantized_weight().to(torch.int64)
+        places = layer.quantized_weight().to(torch.int64)
         layer.weight.copy_(before)
     return places.reshape(len(places), -1)
 

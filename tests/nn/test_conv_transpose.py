@@ -138,7 +138,7 @@ def test_gradients_are_those_of_torch(some_case, activations, shaken):
     upstream = torch.randn_like(y)
     y.backward(upstream)
     plain = nn.ConvTranspose2d(4, 6, (2, 3), **options)
-    first = layer._quantized_weight()
+    first = layer.quantized_weight()
     real_w = layer.weight_quantizer(first)[0]
     from approxhub.nn.gradients.products import exchanged
 

@@ -57,7 +57,7 @@ def _slow(layer, x: torch.Tensor, case, products) -> np.ndarray:
     path = layer.datapath
     xq, wq = layer.input_quantizer, layer.weight_quantizer
     codes, z_x = _codes(xq, x).reshape(len(x), -1), int(xq.zero_point)
-    weights = _codes(wq, layer._quantized_weight())
+    weights = _codes(wq, layer.quantized_weight())
     if getattr(layer, "transposed", False):
         weights = weights.swapaxes(0, 1)
     first = layer.weight.shape[1] if getattr(layer, "transposed", False) else len(weights)

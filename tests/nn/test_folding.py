@@ -135,7 +135,7 @@ def test_state_and_copies(pair):
     x = data()
     made.train()(x)
     y = made.eval()(x)
-    assert torch.equal(made.weight_quantizer.range_max, made._quantized_weight().flatten(1).amax(1))
+    assert torch.equal(made.weight_quantizer.range_max, made.quantized_weight().flatten(1).amax(1))
     for clone in (copy.deepcopy(made), pickle.loads(pickle.dumps(made))):
         with torch.no_grad():
             clone.norm.weight.mul_(3)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import re
+from collections.abc import Iterator
 from importlib import metadata, resources
 from pathlib import Path
 
 import pytest
+from torch import nn
 
 import approxhub
 
@@ -116,3 +119,62 @@ def test_changelog_fragments_are_named_for_towncrier() -> None:
     for fragment in fragments:
         assert re.fullmatch(r"(\d+|\+[a-z-]+)\.(added|changed|fixed)\.md", fragment.name)
         assert fragment.read_text(encoding="utf-8").strip().endswith(".")
+
+
+MODULES = sorted(
+    [*(ROOT / "approxhub").rglob("*.py"), *(ROOT / "approxhub_cuda" / "src").rglob("*.py")]
+)
+# What a class of layers or quantisers asks of another of its kind that it has just made.
+BETWEEN_RELATIVES = {"_adopt", "_adopt_parameters", "_seen", "_settle"}
+
+
+def _private(name: str) -> bool:
+    return name.startswith("_") and not name.startswith("__")
+
+
+def _defined(tree: ast.AST) -> Iterator[str]:
+    """Private functions, classes, variables and attributes that a module makes."""
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+            names = [node.name]
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            names = [node.id]
+        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+            names = [node.attr]
+        else:
+            continue
+        yield from filter(_private, names)
+
+
+def _imported(tree: ast.AST) -> Iterator[str]:
+    """Private names that a module imports from ApproxHub."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom):
+            path = (node.module or "").split(".")
+            if node.level or path[0] in ("approxhub", "approxhub_cuda"):
+                yield from filter(_private, [*path, *(a.name for a in node.names)])
+
+
+def _asked(tree: ast.AST) -> Iterator[str]:
+    """Private names that a module takes of objects other than its own."""
+    for node in ast.walk(tree):
+        if (
+            isinstance(node, ast.Attribute)
+            and _private(node.attr)
+            and ast.unparse(node.value) not in ("self", "cls", "super()")
+        ):
+            yield node.attr
+
+
+def test_private_names_stay_in_their_modules() -> None:
+    """No module imports a private name of another, nor asks its objects for one."""
+    trees = {m: ast.parse(m.read_text(encoding="utf-8")) for m in MODULES}
+    made = {module: set(_defined(tree)) for module, tree in trees.items()}
+    # What torch and Python call so is another matter.
+    ours = set().union(*made.values()) - BETWEEN_RELATIVES - set(vars(nn.Module()))
+    found = {
+        f"{module.relative_to(ROOT)}: {name}"
+        for module, tree in trees.items()
+        for name in (*_imported(tree), *(n for n in _asked(tree) if n in ours - made[module]))
+    }
+    assert not found

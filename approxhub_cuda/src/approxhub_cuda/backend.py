@@ -229,7 +229,7 @@ class CudaBackend:
         """As :meth:`approxhub.backends.GradientTables.combine`."""
         work = native.Combine(
             x.data_ptr(), *shape, scale.data_ptr(), zero.data_ptr(), table.data_ptr(),
-            (native._pointer * native.MOST_TERMS)(*(p.data_ptr() for p in products)),
+            native.Pointers(*(p.data_ptr() for p in products)),
             total.data_ptr(), mask, len(products),
         )  # fmt: skip
         self._library.combine(*self._where(x.device), work)

@@ -34,6 +34,7 @@ _NAME = "libapproxhub_cuda.so"
 _i32, _i64, _pointer = ctypes.c_int32, ctypes.c_int64, ctypes.c_void_p
 STAGED, CACHED, SHARED, PLAIN = range(4)
 MOST_PASSES, MOST_TERMS = 64, 4
+Pointers = _pointer * MOST_TERMS
 
 
 class Card(ctypes.Structure):
@@ -154,7 +155,7 @@ class Combine(ctypes.Structure):
         ("x", _pointer),
         *_DENSE,
         *((name, _pointer) for name in ("scale", "zero", "table")),
-        ("products", _pointer * MOST_TERMS),
+        ("products", Pointers),
         ("sum", _pointer),
         ("mask", _i32),
         ("terms", _i32),
