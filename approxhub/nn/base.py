@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import logging
+import warnings
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -174,6 +175,18 @@ class ApproxLayer(nn.Module):
     _holds_range: bool = False
     # Sees the codes of a pass, where somebody captures statistics.
     _capture: Callable[[Tensor, Tensor, Product], None] | None = None
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        old = vars(cls).get("_quantized_weight")
+        if old is not None and "quantized_weight" not in vars(cls):
+            warnings.warn(
+                f"{cls.__name__}._quantized_weight is called quantized_weight now; the old name "
+                "will be ignored from version 0.3 on",
+                DeprecationWarning,
+                stacklevel=2,
+            )
+            cls.quantized_weight = old  # type: ignore[method-assign]
 
     # --- making -----------------------------------------------------------------
 

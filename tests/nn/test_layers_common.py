@@ -606,3 +606,16 @@ def test_a_state_that_lacks_settings_is_refused(fitted):
     state["_extra_state"] = torch.tensor(list(b'{"schema": 1}'), dtype=torch.uint8)
     with pytest.raises(CheckpointError, match="unreadable"):
         fitted.load_state_dict(state)
+
+
+def test_the_old_name_of_a_quantised_weight_still_works():
+    """A plug-in's layer from before the renaming keeps its weight, and is told of the new name."""
+    with pytest.warns(DeprecationWarning, match="quantized_weight"):
+
+        class Halved(ah.nn.Linear):
+            def _quantized_weight(self):
+                return self.weight / 2
+
+    layer = Halved(4, 3, multiplier="exact:8s").eval()
+    assert torch.equal(layer.quantized_weight(), layer.weight / 2)
+    assert layer.weight_quantizer.range_max.max() <= layer.weight.abs().max() / 2
