@@ -238,6 +238,9 @@ def approximate(
         if isinstance(parent, nn.TransformerEncoderLayer):
             # Its fast path reads the weights of its layers and never calls them.
             parent.activation_relu_or_gelu = 0
+        elif isinstance(parent, nn.TransformerEncoder):
+            # Nested tensors are for that path alone.
+            parent.use_nested_tensor = False
     _log.info("converted %s", ", ".join(names[m][0] or "(root)" for m in new))
     if unwanted:
         _log.warning("left exact:\n  %s", "\n  ".join(map(str, unwanted)))

@@ -421,3 +421,20 @@ def test_another_circuit_s_checkpoint_changes_no_layer(clone):
         around.load_state_dict({f"0.{k}": v for k, v in state.items()})
     assert all(torch.equal(v, before[k]) for k, v in mine.state_dict().items())
     mine.load_state_dict(before)
+
+
+@pytest.mark.parametrize("products", [None, "exact:8s"])
+def test_a_transformer_takes_a_padding_mask_as_before(products):
+    """Torch's nested tensors, which its fast path wants of a mask, reach no converted layer."""
+    torch.manual_seed(0)
+    layer = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0, batch_first=True)
+    model = nn.TransformerEncoder(layer, 2).eval()
+    x, mask = torch.randn(2, 5, 8), torch.zeros(2, 5, dtype=torch.bool)
+    mask[1, 3:] = True
+    batch = {"src": x, "src_key_padding_mask": mask}
+    converted = ah.approximate(model, "exact:8s", attention_products=products)
+    ah.calibrate(converted, [batch])
+    with torch.no_grad():
+        y = converted(**batch)
+    assert torch.equal(converted(**batch), y)  # with gradients there is no fast path
+    assert torch.allclose(y[~mask], model(**batch)[~mask], atol=0.2)
