@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from approxhub.backends import real
-from approxhub.errors import CalibrationError, CheckpointError, MappingError
+from approxhub.errors import CalibrationError, CheckpointError, InputError, MappingError
 from approxhub.quantization.calibrators import (
     Calibrator,
     CodesAware,
@@ -380,7 +380,8 @@ class Quantizer(nn.Module):
         if not (torch.isfinite(values) & (values > 0) & (values == scale)).all():
             raise CalibrationError(f"scales must be positive float32 numbers, got {scale.tolist()}")
         codes = self._inside(self._full if self.fixed else self.code_range, limits)
-        if not ((zero_point >= codes.qmin) & (zero_point <= codes.qmax)).all():
+        inside = (zero_point >= codes.qmin) & (zero_point <= codes.qmax)
+        if not (inside & (zero_point == zero_point.round())).all():
             raise CalibrationError(
                 f"zero points must be codes of {codes.qmin}..{codes.qmax}, got "
                 f"{zero_point.tolist()}"
@@ -569,6 +570,16 @@ class Quantizer(nn.Module):
         """
         return self._codes(x)[0]
 
+    def _require_channels(self, x: Tensor) -> None:
+        if self.axis is None:
+            return
+        channels = self.scale.numel()
+        if not -x.dim() <= self.axis < x.dim() or x.shape[self.axis] != channels:
+            raise InputError(
+                f"this quantiser has {channels} channels along axis {self.axis}, which a tensor of "
+                f"shape {tuple(x.shape)} does not have"
+            )
+
     def _require_range(self) -> None:
         if not self.calibrated:
             raise CalibrationError(
@@ -579,6 +590,7 @@ class Quantizer(nn.Module):
     def _codes(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """Codes after and before clamping; and, unread, whether all numbers were finite."""
         self._require_range()
+        self._require_channels(x)
         x = x.to(torch.float32)
         finite = require(torch.isfinite(x).all(), _NOT_FINITE)
         free = torch.round(x / self.along(self.scale, x.dim()))
@@ -658,6 +670,7 @@ class Quantizer(nn.Module):
             is known to be finite.
         """
         self._require_range()
+        self._require_channels(x)
         unread = None
         with torch.no_grad():
             limits = (self.code_range.qmin, self.code_range.qmax)

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from approxhub.errors import CalibrationError, CheckpointError, NotFoundError
+from approxhub.errors import CalibrationError, CheckpointError, InputError, NotFoundError
 from approxhub.operands import OperandFormat
 from approxhub.quantization import CodeRange, Quantizer, scale_and_zero_point
 
@@ -484,3 +484,23 @@ def test_compiled_code_refuses_what_has_no_code():
     assert torch.equal(compiled(torch.tensor([0.5])), q.codes(torch.tensor([0.5])))
     with pytest.raises(RuntimeError, match="NaN or infinity"):
         compiled(torch.tensor([float("nan")]))
+
+
+@pytest.mark.parametrize("shape", [(50, 4), (2, 4), (4,), ()])
+def test_channels_that_are_not_there_are_refused(shape):
+    """A tensor of other channels is refused before anything reads scales that are not there."""
+    q = Quantizer(CodeRange.symmetric(S8), channels=3)
+    q.fit(torch.randn(3, 4))
+    for call in (q.codes, q, lambda x: q.quantize(x, torch.int8, False)):
+        with pytest.raises(InputError, match="3 channels along axis 0"):
+            call(torch.ones(shape))
+
+
+def test_a_zero_point_that_is_no_integer_is_refused():
+    """It is not rounded to one that somebody else did not mean; the quantiser is as before."""
+    q = Quantizer(CodeRange.full(U8))
+    with pytest.raises(CalibrationError, match="zero points must be codes"):
+        q.adopt(torch.tensor(0.1), torch.tensor(1.7), (0, 255))
+    assert not q.calibrated
+    q.adopt(torch.tensor(0.1), torch.tensor(2.0), (0, 255))
+    assert q.zero_point == 2
