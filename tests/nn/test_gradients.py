@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import approxhub as ah
+from approxhub.errors import InputError, PluginError
 from approxhub.nn import StraightThrough
 from approxhub.nn.gradients import Arithmetic, ConvProduct, Grid, LinearProduct
 from approxhub.operands import OperandFormat
@@ -334,3 +335,39 @@ def test_a_copy_has_its_own_gradients(activations):
     other = copy.deepcopy(layer)
     other(activations(*shape)).sum().backward()
     assert layer.weight.grad is None
+
+
+class _Wrong:
+    """A gradient that gives whatever it was told to."""
+
+    def __init__(self, given):
+        self.given = given
+
+    def backward(self, grad, x, w, product, arithmetic, needs):
+        return self.given(x, w)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (lambda x, w: None, "two gradients"),
+        (lambda x, w: x, "two gradients"),
+        (lambda x, w: (x, None), r"of shape \(3, 4\) for w, gave None"),
+        (lambda x, w: (x[:1], w), r"of shape \(5, 4\) for x, gave \(1, 4\)"),
+    ],
+)
+def test_a_gradient_that_gives_something_else_is_named(given, words):
+    """The fault of somebody's gradient does not look like one of torch's."""
+    layer = ah.nn.Linear(4, 3, multiplier="exact:8s")
+    layer.set_gradient(_Wrong(given))
+    y = layer(torch.randn(5, 4, requires_grad=True))
+    with pytest.raises(PluginError, match=f"gradient _Wrong has to give .*{words}"):
+        y.sum().backward()
+
+
+def test_what_is_no_gradient_is_refused():
+    """When it is set, not in the backward pass; the old one stays."""
+    layer = ah.nn.Linear(4, 3, multiplier="exact:8s", gradient="lre")
+    with pytest.raises(InputError, match="a method backward, got 5"):
+        layer.set_gradient(5)
+    assert layer.gradient == "lre"

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from approxhub.errors import PluginError
 from approxhub.multiplier import Multiplier
 from approxhub.nn.gradients.products import Product
 from approxhub.operands import OperandFormat
@@ -24,6 +25,7 @@ __all__ = [
     "Gradient",
     "Grid",
     "StraightThrough",
+    "require_gradients",
     "without_autocast",
 ]
 
@@ -180,6 +182,27 @@ def without_autocast(device: str) -> AbstractContextManager[Any]:
     return torch.autocast(device, enabled=False)
 
 
+def require_gradients(
+    gradient: Gradient, found: Any, operands: tuple[Tensor, Tensor], needs: tuple[bool, bool]
+) -> None:
+    """Refuse what is not a pair of gradients, so that the fault is not looked for elsewhere.
+
+    Raises
+    ------
+    PluginError
+    """
+    name = type(gradient).__name__
+    if not isinstance(found, tuple) or len(found) != 2:
+        raise PluginError(f"gradient {name} has to give two gradients, gave {found!r}")
+    for which, t, of, needed in zip("xw", found, operands, needs, strict=True):
+        if needed and (not isinstance(t, Tensor) or t.shape != of.shape):
+            got = tuple(t.shape) if isinstance(t, Tensor) else repr(t)
+            raise PluginError(
+                f"gradient {name} has to give one of shape {tuple(of.shape)} for {which}, "
+                f"gave {got}"
+            )
+
+
 class ApproximateProduct(torch.autograd.Function):
     """Hands the result of the integer path on, with an estimated gradient behind it."""
 
@@ -205,4 +228,5 @@ class ApproximateProduct(torch.autograd.Function):
         needs = (ctx.needs_input_grad[0], ctx.needs_input_grad[1])
         with without_autocast(x.device.type):  # backward may be called inside autocast
             found = ctx.gradient.backward(grads[0], x, w, ctx.product, ctx.arithmetic, needs)
+        require_gradients(ctx.gradient, found, (x, w), needs)
         return (*found, None, None, None, None)

@@ -17,7 +17,13 @@ import torch
 from torch import Tensor
 
 from approxhub.errors import InputError
-from approxhub.nn.gradients.estimators import Arithmetic, Gradient, Grid, StraightThrough
+from approxhub.nn.gradients.estimators import (
+    Arithmetic,
+    Gradient,
+    Grid,
+    StraightThrough,
+    require_gradients,
+)
 from approxhub.nn.gradients.products import Product, flattened, restored
 from approxhub.operands import OperandFormat
 from approxhub.ops import as_operator, multiplier_of
@@ -133,6 +139,7 @@ def product_gradients(
         both = found.gradient.backward(
             grad, x, w, restored(kind, sizes), arithmetic, (needs[0], needs[1])
         )
+    require_gradients(found.gradient, both, (x, w), (needs[0], needs[1]))
     of_x, of_w = (x.new_empty((0,)) if t is None else _own(t, taken) for t in both)
     return of_x, of_w
 
