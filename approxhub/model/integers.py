@@ -153,7 +153,15 @@ class IntegerNetwork(nn.Module):
         return out
 
     def quantize(self, x: Tensor) -> Tensor:
-        """Codes of real inputs."""
+        """Codes of real inputs.
+
+        Raises
+        ------
+        InputError
+            If some are NaN or infinite, for which there is no code.
+        """
+        if not torch.isfinite(x).all():
+            raise InputError("the input holds NaN or infinity: no code stands for them")
         return self.input_grid.quantize(x)
 
     def dequantize(self, codes: Tensor) -> Tensor:

@@ -879,3 +879,15 @@ def test_training_evaluates_in_several_threads():
     with ThreadPoolExecutor(4) as pool:
         for y in pool.map(lambda _: training(x), range(40)):
             assert torch.equal(y, want)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_inputs_that_are_no_numbers_are_refused(bad):
+    """No code stands for NaN or infinity; the most negative one did."""
+    torch.manual_seed(0)
+    x = torch.randn(16, 4)
+    net = ah.calibrate(ah.approximate(nn.Sequential(nn.Linear(4, 3)), "exact:8u"), [x]).eval()
+    integers = ah.to_integers(net, [x])
+    x[2, 1] = bad
+    with pytest.raises(InputError, match="NaN or infinity"):
+        integers.quantize(x)
