@@ -214,6 +214,7 @@ class ApproxLayer(nn.Module):
         self.noise = None
         self.register_buffer("compensation", None)
         self._compensated: str | None = None
+        self._compensating = False
         self._observing = False
         self._make_quantizers(x_codes, w_codes, calibrator, per_channel)
         for quantizer in (self.input_quantizer, self.weight_quantizer):
@@ -362,6 +363,7 @@ class ApproxLayer(nn.Module):
         for quantizer, codes in both:
             if codes != quantizer.code_range or powers is not None:
                 quantizer.set_codes(codes, powers)
+        self._compare_circuits()
 
     def set_gradient(self, gradient: str | Gradient) -> None:
         """Use another gradient.
@@ -376,9 +378,13 @@ class ApproxLayer(nn.Module):
         NotFoundError
             If no gradient has that name.
         InputError
-            If it has no such option.
+            If it has no such option, or `gradient` is something else.
         """
         made = make_gradient(gradient) if isinstance(gradient, str) else gradient
+        if not callable(getattr(made, "backward", None)):
+            raise InputError(
+                f"a gradient is a name or an object with a method backward, got {gradient!r}"
+            )
         self._gradient, self._compiled_gradient = made, compilable(made)
         self.gradient = gradient if isinstance(gradient, str) else repr(gradient)
 
@@ -391,8 +397,20 @@ class ApproxLayer(nn.Module):
             For each output channel; None for nothing. With another multiplier, mapping or
             datapath it has no effect.
         """
+        if shift is not None:
+            channels = len(self.quantized_weight())
+            if tuple(shift.shape) != (channels,):
+                raise InputError(
+                    f"a compensation has one number for each of {channels} channels, got shape "
+                    f"{tuple(shift.shape)}"
+                )
         self.compensation = shift
         self._compensated = None if shift is None else self._circuit()
+        self._compare_circuits()
+
+    def _compare_circuits(self) -> None:
+        """Find out whether the compensation is for the present circuit: not in a traced pass."""
+        self._compensating = self._compensated == self._circuit()
 
     def _circuit(self) -> str:
         """What a compensation is for."""
@@ -401,11 +419,7 @@ class ApproxLayer(nn.Module):
 
     def with_compensation(self, bias: Tensor | None) -> Tensor | None:
         """A bias, and with it what :meth:`set_compensation` gave, where that has an effect."""
-        if (
-            self.compensation is None
-            or self._mode != "approximate"
-            or self._compensated != self._circuit()
-        ):
+        if self.compensation is None or self._mode != "approximate" or not self._compensating:
             return bias
         shift = self.compensation.to(torch.float32)
         return shift if bias is None else bias + shift
@@ -684,6 +698,7 @@ class ApproxLayer(nn.Module):
             quantizer = getattr(self, name)
             quantizer.calibrated = bool(saved["calibrated"][name])
         self._compensated = saved.get("compensated")
+        self._compare_circuits()
         self._loaded_from = (saved["identity"], saved["mapping"], saved["datapath"])
 
     def _readable(self, state: Any) -> dict[str, Any]:
@@ -796,12 +811,16 @@ def _before_load(module: nn.Module, state_dict: Mapping[str, Any], prefix: str, 
     is_float = extra not in state_dict and not any(k.startswith(tuple(ours)) for k in state_dict)
     module.__dict__["_float_checkpoint"] = is_float
     module._refuse_others(state_dict, prefix)
-    shift = state_dict.get(f"{prefix}compensation")
-    module.compensation = (
-        None if shift is None else torch.zeros_like(shift, device=module._device())
-    )
+    compensation = f"{prefix}compensation"
+    shift = state_dict.get(compensation)
+    if shift is not None:
+        module.compensation = torch.zeros_like(shift, device=module._device())
+    elif extra in state_dict or (is_float and _has_parameters(module, state_dict, prefix)):
+        module.compensation = None  # of the layer that was saved, or of the weights before
     if is_float and isinstance(state_dict, dict):
         state_dict[extra] = module.get_extra_state()
+        if module.compensation is not None:
+            state_dict[compensation] = module.compensation
         given = state_dict.get(f"{prefix}weight")
         device = module._device() if given is None else given.device
         for name in _QUANTIZERS:
@@ -809,6 +828,12 @@ def _before_load(module: nn.Module, state_dict: Mapping[str, Any], prefix: str, 
                 if value.is_meta:  # nothing to keep: load_state_dict(assign=True) takes this
                     value = torch.full_like(value, int(key == "scale"), device=device)
                 state_dict[f"{prefix}{name}.{key}"] = value
+
+
+def _has_parameters(layer: ApproxLayer, state_dict: Mapping[str, Any], prefix: str) -> bool:
+    """Whether a checkpoint has all of a layer's own parameters."""
+    ours = {n for n, _ in layer.named_parameters() if not n.startswith(_QUANTIZERS)}
+    return bool(ours) and all(f"{prefix}{n}" in state_dict for n in ours)
 
 
 def _after_load(module: nn.Module, incompatible: Any) -> None:

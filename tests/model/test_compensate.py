@@ -329,3 +329,57 @@ def test_a_multiplier_without_a_table_is_refused_before_a_batch_runs(wide: str) 
         model(x)
     with pytest.raises(TableError, match=rf"^{wide} .*has no table.*at most 24 bits"):
         statistics["0"].error(wide)
+
+
+def _compensated(biased: Any) -> tuple[nn.Module, Tensor]:
+    layer, x = LAYERS["linear"]()
+    net = ah.approximate(nn.Sequential(layer, nn.Linear(3, 2)), biased("8ux8u"))
+    ah.calibrate(net, [x]).eval()
+    ah.compensate(net, [x])
+    return net, x
+
+
+@pytest.mark.parametrize("kept", ["", "1.", "0.weight"])
+def test_a_checkpoint_that_does_not_speak_of_it_leaves_it(biased: Any, kept: str) -> None:
+    """Parts of a checkpoint, and weights alone, are loaded without losing it in other layers."""
+    net, x = _compensated(biased)
+    with torch.no_grad():
+        y = net(x)
+        part = {k: v for k, v in net.state_dict().items() if kept and k.startswith(kept)}
+        net.load_state_dict(part, strict=False)
+        assert torch.equal(net(x), y)
+        if kept == "0.weight":
+            with pytest.raises(RuntimeError, match="Missing key"):
+                net.load_state_dict(part)
+            assert torch.equal(net(x), y)
+
+
+def test_a_checkpoint_of_a_layer_without_takes_it_away(biased: Any) -> None:
+    """Loaded is what was saved: there it was nothing."""
+    net, x = _compensated(biased)
+    plain = copy.deepcopy(net)
+    for i in (0, 1):
+        plain[i].set_compensation(None)
+    net.load_state_dict(plain.state_dict())
+    assert net[0].compensation is None
+    with torch.no_grad():
+        assert torch.equal(net(x), plain(x))
+
+
+def test_it_compiles_into_one_graph(biased: Any) -> None:
+    """Whether it is for the present circuit is known before a pass is traced."""
+    net, x = _compensated(biased)
+    torch._dynamo.reset()
+    with torch.no_grad():
+        compiled = torch.compile(net, backend="eager", fullgraph=True)
+        assert torch.equal(compiled(x), net(x))
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (2,), (3, 1)])
+def test_one_of_another_shape_is_refused(biased: Any, shape: tuple[int, ...]) -> None:
+    """Nothing is broadcast that somebody did not mean; the old one stays."""
+    net, _ = _compensated(biased)
+    before = net[0].compensation
+    with pytest.raises(InputError, match="each of 3 channels"):
+        net[0].set_compensation(torch.zeros(shape))
+    assert net[0].compensation is before
