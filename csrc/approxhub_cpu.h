@@ -15,7 +15,7 @@
 
 #include <stdint.h>
 
-#define AH_ABI 3
+#define AH_ABI 4
 #define AH_PUBLIC __attribute__((visibility("default")))
 
 enum { AH_OK = 0, AH_NO_MEMORY = 1, AH_BAD_ARGUMENT = 2, AH_NOT_FINITE = 3 };
@@ -52,10 +52,11 @@ AH_PUBLIC int32_t ah_isa_reach(int32_t isa);
 
 AH_PUBLIC int32_t ah_measure(const ah_geometry *g, int32_t planes, ah_sizes *sizes);
 
-/* A number that differs for nearly all different bytes: finds what was packed before. */
-AH_PUBLIC uint64_t ah_digest(const uint8_t *bytes, int64_t n);
+/* A number that differs for nearly all different bytes: finds what was packed before. Of every so
+ * many pieces of 64 bytes it looks at one, and at what is behind the last whole one. */
+AH_PUBLIC uint64_t ah_digest(const uint8_t *bytes, int64_t n, int64_t every);
 /* Whether n bytes are the same. */
-AH_PUBLIC int32_t ah_same(const uint8_t *a, const uint8_t *b, int64_t n);
+AH_PUBLIC int32_t ah_same(const uint8_t *a, const uint8_t *b, int64_t n, int32_t threads);
 
 /* Lanes of a lookup: the source, padded, one channel after the other. */
 AH_PUBLIC int32_t ah_lay_codes(int32_t isa, const ah_geometry *g, const uint8_t *source,

@@ -32,24 +32,32 @@ int32_t ah_isa_reach(int32_t isa) {
 
 const ah_kernels *ah_kernels_of(int32_t isa) { return ah_isa_supported(isa) ? all[isa] : NULL; }
 
-uint64_t ah_digest(const uint8_t *bytes, int64_t n) {
+uint64_t ah_digest(const uint8_t *bytes, int64_t n, int64_t every) {
     const uint64_t odd = 0x9e3779b97f4a7c15u;
-    uint64_t h[4] = {odd, odd * 3, odd * 5, (uint64_t)n};
-    int64_t i = 0;
-    for (; n - i >= 32; i += 32)
-        for (int j = 0; j < 4; j++) {
+    uint64_t h[8];
+    for (int j = 0; j < 8; j++) h[j] = odd * (uint64_t)(2 * j + 1) + (uint64_t)n;
+    /* As many chains as hide how long a multiplication takes. */
+    for (int64_t i = 0; i < n / 64; i += every)
+        for (int j = 0; j < 8; j++) {
             uint64_t word;
-            memcpy(&word, bytes + i + 8 * j, 8);
+            memcpy(&word, bytes + 64 * i + 8 * j, 8);
             h[j] = (h[j] ^ word) * odd;
             h[j] ^= h[j] >> 29;
         }
-    for (; i < n; i++) h[0] = (h[0] ^ bytes[i]) * odd, h[0] ^= h[0] >> 29;
-    for (int j = 1; j < 4; j++) h[0] = (h[0] ^ h[j]) * odd, h[0] ^= h[0] >> 32;
+    for (int64_t i = n / 64 * 64; i < n; i++) h[0] = (h[0] ^ bytes[i]) * odd, h[0] ^= h[0] >> 29;
+    for (int j = 1; j < 8; j++) h[0] = (h[0] ^ h[j]) * odd, h[0] ^= h[0] >> 32;
     return h[0];
 }
 
-int32_t ah_same(const uint8_t *a, const uint8_t *b, int64_t n) {
-    return memcmp(a, b, (size_t)n) == 0;
+int32_t ah_same(const uint8_t *a, const uint8_t *b, int64_t n, int32_t threads) {
+    const int64_t part = n / threads + 1;
+    int32_t same = 1;
+#pragma omp parallel for num_threads(threads) schedule(static) reduction(&& : same) if (threads > 1)
+    for (int32_t t = 0; t < threads; t++) {
+        const int64_t first = ah_smaller(t * part, n), last = ah_smaller(first + part, n);
+        same = memcmp(a + first, b + first, (size_t)(last - first)) == 0 && same;
+    }
+    return same;
 }
 
 static int32_t good(const ah_geometry *g) {

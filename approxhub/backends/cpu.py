@@ -51,6 +51,8 @@ _PATCH_BYTES = 1 << 20  # patches that may be copied where lanes would be mostly
 _PACKED_BYTES = 1 << 28  # weights that are kept packed
 _FEW_ROWS = 6  # take as long in a product as one: they share what is loaded
 _SEEN = 4096  # weights whose digests are remembered
+_PIECES = 1024  # bytes of weights, about, by which the last ones are found again
+_SHARED = 1 << 18  # bytes of weights from which on all threads compare them
 _CALLS = 1024  # shapes of convolutions and products that are remembered
 
 T = TypeVar("T")
@@ -82,8 +84,9 @@ class _Packed:
     """Weights that were packed before, found again by their content.
 
     A layer hands over new tensors with the same codes at every call, so the key is a digest, and
-    the codes are compared before what was made of them is used. Kept is what comes a second
-    time: in training weights change at every step, and none of them is worth its memory.
+    the codes are compared before what was made of them is used. What was found last is found
+    again by a digest of a few pieces. Kept is what comes a second time: in training weights
+    change at every step, and none of them is worth its memory.
     """
 
     def __init__(self, library: NativeLibrary, limit: int) -> None:
@@ -92,34 +95,57 @@ class _Packed:
         self._bytes = 0
         self._kept: OrderedDict[tuple[Any, ...], tuple[Tensor, Any, int]] = OrderedDict()
         self._seen: OrderedDict[tuple[Any, ...], None] = OrderedDict()
+        self._last: OrderedDict[tuple[Any, ...], tuple[Any, ...]] = OrderedDict()  # keys by pieces
         self._lock = threading.Lock()
 
-    def get(self, key: tuple[Any, ...], codes: Tensor, make: Callable[[], T]) -> T:
-        """What `make` made of contiguous `codes`; `key` says everything else it depends on."""
-        key = (*key, codes.numel(), self._library.digest(codes))
+    def get(self, key: tuple[Any, ...], codes: Tensor, make: Callable[[], T], threads: int) -> T:
+        """What `make` made of dense `codes`; `key` says everything else it depends on."""
+        size = codes.numel()
+        key, library = (*key, size), self._library
+        threads = threads if size >= _SHARED else 1
+        pieces = (*key, library.digest(codes, 1 + size // _PIECES))
         with self._lock:
-            found = self._kept.get(key)
-            if found is not None:
-                self._kept.move_to_end(key)
-            again = key in self._seen
-            self._seen[key] = None
-            self._seen.move_to_end(key)
-            if len(self._seen) > _SEEN:
-                self._seen.popitem(last=False)
-        if found is not None and self._library.same(found[0], codes):
+            last = self._last.get(pieces)
+            found = None if last is None else self._found(last)
+        if found is not None and library.same(found[0], codes, threads):
             kept: T = found[1]
             return kept
+        key = (*key, library.digest(codes))
+        with self._lock:
+            found = self._found(key)
+            again = key in self._seen
+            _note(self._seen, key, None)
+        if found is not None and library.same(found[0], codes, threads):
+            with self._lock:
+                _note(self._last, pieces, key)
+            kept = found[1]
+            return kept
         made = make()
-        size = codes.numel() + _size_of(made)
+        size += _size_of(made)
         if again and size <= self._limit:
             copy = codes.clone()  # the caller may change its tensor
             with self._lock:
                 old = self._kept.pop(key, None)
                 self._bytes += size - (old[2] if old else 0)
                 self._kept[key] = (copy, made, size)
+                _note(self._last, pieces, key)
                 while self._bytes > self._limit:
                     self._bytes -= self._kept.popitem(last=False)[1][2]
         return made
+
+    def _found(self, key: tuple[Any, ...]) -> tuple[Tensor, Any, int] | None:
+        found = self._kept.get(key)
+        if found is not None:
+            self._kept.move_to_end(key)
+        return found
+
+
+def _note(noted: OrderedDict[tuple[Any, ...], T], key: tuple[Any, ...], value: T) -> None:
+    """Remember something, and forget what was remembered long ago."""
+    noted[key] = value
+    noted.move_to_end(key)
+    if len(noted) > _SEEN:
+        noted.popitem(last=False)
 
 
 def _size_of(made: Any) -> int:
@@ -133,6 +159,12 @@ def _bytes_of(t: Tensor) -> Tensor:
     if t.dtype == torch.int8:
         return t.view(torch.uint8)
     return t if t.dtype == torch.uint8 else t.to(torch.uint8)
+
+
+def _dense(b: Tensor) -> Tensor:
+    """The bytes of a matrix that fills its memory, line by line or column by column."""
+    b = _bytes_of(b)
+    return b if b.is_contiguous() or b.t().is_contiguous() else b.contiguous()
 
 
 def _by_byte(values: npt.NDArray[np.generic], f: OperandFormat) -> npt.NDArray[np.generic]:
@@ -366,12 +398,12 @@ class CpuBackend:
     ) -> None:
         library, isa = self._library, self._number
         (m, k), n = x.shape, b.shape[1]
-        w = _bytes_of(b).contiguous()
+        w = _dense(b)
         if _lookup_work(self._rates, m, k, n)[0]:
-            g = _line(k, n, n, 1)
+            g = _line(k, n, *w.stride())
             lanes = self._packed.get(
-                ("codes", k, n), w,
-                lambda: library.lay_codes(isa, g, w, threads),
+                ("codes", k, n, w.stride()), w,
+                lambda: library.lay_codes(isa, g, w, threads), threads,
             )  # fmt: skip
             library.lookup(
                 isa, g, lanes, x.contiguous(), m, tables.by_activation, tables.bias, out,
@@ -380,7 +412,9 @@ class CpuBackend:
             return
         g = _line(k, m, x.stride(1), x.stride(0))
         lanes = library.lay_codes(isa, g, x, threads)
-        rows = self._packed.get(("turned", k, n), w, lambda: w.t().contiguous())
+        rows = w.t()
+        if not rows.is_contiguous():
+            rows = self._packed.get(("turned", k, n), w, rows.contiguous, threads)
         library.lookup(
             isa, g, lanes, rows, n, tables.by_weight, tables.bias, out,
             steps(0, 1, 0, 0, n), threads,
@@ -392,11 +426,11 @@ class CpuBackend:
         library, isa, planes = self._library, self._number, tables.activation_rows
         assert planes is not None
         (m, k), n = x.shape, b.shape[1]
-        w = _bytes_of(b).contiguous()
-        g = _line(k, n, n, 1)
+        w = _dense(b)
+        g = _line(k, n, *w.stride())
         lanes = self._packed.get(
-            ("lanes", tables.multiplier.identity, isa, k, n), w,
-            lambda: library.lay_planes(isa, g, planes, w, threads),
+            ("lanes", tables.multiplier.identity, isa, k, n, w.stride()), w,
+            lambda: library.lay_planes(isa, g, planes, w, threads), threads,
         )  # fmt: skip
         rows = library.pack_rows(isa, g, planes, x, m, (x.stride(0), x.stride(1), 0), threads)
         library.product(isa, g, planes, lanes, rows, m, out, steps(0, n, 0, 0, 1), threads)
@@ -463,6 +497,7 @@ class CpuBackend:
                         isa, call.geometry, planes, codes, w.shape[0],
                         (call.k, call.k // w.shape[1], 1), threads,
                     ),
+                    threads,
                 )  # fmt: skip
             laid = library.lay_planes(isa, g, planes, part, threads)
             library.product(isa, g, planes, laid, rows, count, to, step, threads)

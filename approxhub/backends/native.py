@@ -22,7 +22,7 @@ from approxhub.errors import BackendUnavailableError, EngineError
 
 __all__ = ["NativeLibrary", "load_library"]
 
-ABI = 3
+ABI = 4
 _NAME = "libapproxhub_cpu.so"
 
 _i32, _i64, _pointer = ctypes.c_int32, ctypes.c_int64, ctypes.c_void_p
@@ -103,7 +103,7 @@ def _address(t: Tensor | npt.NDArray[np.generic]) -> int:
 
 
 _SIGNATURES = {
-    "ah_same": (_pointer, _pointer, _i64),
+    "ah_same": (_pointer, _pointer, _i64, _i32),
     "ah_measure": (_pointer, _i32, _pointer),
     "ah_lay_codes": (_i32, _pointer, _pointer, _pointer, _i32),
     "ah_lookup": (
@@ -158,20 +158,23 @@ class NativeLibrary:
         }
         self.reach: dict[str, int] = {n: library.ah_isa_reach(i) for n, i in self.isas.items()}
         library.ah_digest.restype = ctypes.c_uint64
-        library.ah_digest.argtypes = (_pointer, _i64)
+        library.ah_digest.argtypes = (_pointer, _i64, _i64)
         self._digest = library.ah_digest
         for name, arguments in _SIGNATURES.items():
             function = getattr(library, name)
             function.restype, function.argtypes = _i32, arguments
         self._library = library
 
-    def digest(self, codes: Tensor) -> int:
-        """A number that differs for nearly all different contiguous tensors of bytes."""
-        return int(self._digest(_address(codes), codes.numel()))
+    def digest(self, codes: Tensor, every: int = 1) -> int:
+        """A number that differs for nearly all different bytes in the memory of a dense tensor.
 
-    def same(self, a: Tensor, b: Tensor) -> bool:
-        """Whether two contiguous tensors of as many bytes are equal."""
-        return bool(self._library.ah_same(_address(a), _address(b), a.numel()))
+        It looks at one of `every` so many pieces of 64 bytes.
+        """
+        return int(self._digest(_address(codes), codes.numel(), every))
+
+    def same(self, a: Tensor, b: Tensor, threads: int) -> bool:
+        """Whether two dense tensors hold as many and the same bytes, one after the other."""
+        return bool(self._library.ah_same(_address(a), _address(b), a.numel(), threads))
 
     def measure(self, geometry: Geometry, planes: int) -> Sizes:
         """Sizes of the buffers that a geometry takes."""

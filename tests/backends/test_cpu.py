@@ -618,10 +618,11 @@ def test_equal_weights_are_not_packed_again(packing: tuple[CpuBackend, list[str]
         assert torch.equal(backend.conv(x, weights, prepared("rank-3"), torch.int64, c), want)
     assert calls.count("pack_rows") == 2
     a, b = values(m, 9, 33, 17)
-    for weights in (b, b.clone(), b.to(torch.int8), b.t().contiguous().t()):
+    turned = b.t().contiguous().t()  # as a linear layer has it
+    for weights in (b, b.clone(), b.to(torch.int8), turned, turned.to(torch.int8), turned.clone()):
         got = backend.gemm(a, weights, prepared("rank-3"), torch.int64)
         assert torch.equal(got, slow(m, a, b))
-    assert calls.count("lay_planes") == 4 + 2  # an image at each call, the matrix twice
+    assert calls.count("lay_planes") == 4 + 2 + 2  # an image at each call, each matrix twice
 
 
 @needs_engine
@@ -648,7 +649,7 @@ def test_changed_weights_are_packed_again(
     backend, _ = packing
     backend._way = way
     if same_digest:
-        monkeypatch.setattr(backend._library, "digest", lambda codes: 7)
+        monkeypatch.setattr(backend._library, "digest", lambda codes, every=1: 7)
     m, c, tables = table("rank-3", signed=True), plain(2, 1, 77), prepared("rank-3")
     x, w = images(m, (2, 5, 9, 11), (7, 5, 3, 3))
     a, b = values(m, 3, 33, 130)
@@ -657,6 +658,67 @@ def test_changed_weights_are_packed_again(
         b.view(-1)[step * 5] ^= 1
         assert torch.equal(backend.conv(x, w, tables, torch.int64, c), slow_conv(m, x, w, c))
         assert torch.equal(backend.gemm(a, b, tables, torch.int64), slow(m, a, b))
+
+
+@needs_engine
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("rows", [1, 40])  # of which one lies along the lanes of a lookup
+def test_a_matrix_and_its_transpose_share_memory_but_no_sums(way: str, rows: int) -> None:
+    """Where lines of one are columns of the other, each is multiplied as what it is."""
+    m, backend, tables = table("rank-3", signed=True), CpuBackend(way=way), prepared("rank-3")
+    a, b = values(m, rows, 30, 30)
+    for _ in range(3):
+        for weights in (b.to(torch.int8), b.to(torch.int8).t(), b.repeat(1, 2)[:, ::2]):
+            got = backend.gemm(a, weights, tables, torch.int64)
+            assert torch.equal(got, slow(m, a, weights.to(torch.int64)))
+
+
+@needs_engine
+@pytest.mark.parametrize("way", WAYS)
+def test_no_changed_byte_is_overlooked(way: str) -> None:
+    """Weights are compared as a whole, though they are found again by a few of their bytes."""
+    m, backend, tables = table("rank-3", signed=True), CpuBackend(way=way), prepared("rank-3")
+    a, b = values(m, 1, 61, 97)
+    for weights in (b.to(torch.int8), b.to(torch.int8).t().contiguous().t()):
+        for at in range(0, weights.numel(), 59):
+            weights.t()[at // 61, at % 61] ^= 1
+            for _ in range(2):
+                got = backend.gemm(a, weights, tables, torch.int64)
+                assert torch.equal(got, slow(m, a, weights.to(torch.int64))), at
+
+
+@needs_engine
+def test_weights_that_differ_in_a_byte_are_kept_side_by_side(
+    packing: tuple[CpuBackend, list[str]],
+) -> None:
+    """A network and its faulty copy, evaluated in turn, do not push each other out."""
+    backend, calls = packing
+    backend._way = "factored"
+    m, tables = table("rank-3", signed=True), prepared("rank-3")
+    a, b = values(m, 3, 61, 97)
+    both = [b.to(torch.int8), b.to(torch.int8)]
+    both[1][31, 47] ^= 1  # between the bytes by which the last ones are found again
+    pieces = [backend._library.digest(t, 1 + t.numel() // engine._PIECES) for t in both]
+    assert pieces[0] == pieces[1]
+    for _ in range(4):
+        for weights in both:
+            got = backend.gemm(a, weights, tables, torch.int64)
+            assert torch.equal(got, slow(m, a, weights.to(torch.int64)))
+    assert calls.count("lay_planes") == 2 * 2
+
+
+@needs_engine
+@pytest.mark.parametrize("threads", [1, 2, 3, 7])
+@pytest.mark.parametrize("n", [1, 2, 5, 64, 1000])
+def test_every_byte_is_compared(n: int, threads: int) -> None:
+    """Whatever part a thread takes, one other byte anywhere makes a difference."""
+    library = load_library()
+    a = torch.arange(n).to(torch.uint8)
+    assert library.same(a, a.clone(), threads)
+    for at in {0, 1, n // 2, n - 2, n - 1} & set(range(n)):
+        b = a.clone()
+        b[at] ^= 1
+        assert not library.same(a, b, threads)
 
 
 @needs_engine
