@@ -15,7 +15,7 @@
 
 #include <stdint.h>
 
-#define AH_ABI 4
+#define AH_ABI 5
 #define AH_PUBLIC __attribute__((visibility("default")))
 
 enum { AH_OK = 0, AH_NO_MEMORY = 1, AH_BAD_ARGUMENT = 2, AH_NOT_FINITE = 3 };
@@ -111,15 +111,16 @@ AH_PUBLIC int32_t ah_product(int32_t isa, const ah_geometry *g, const ah_planes 
  * float32 throughout; where wanted, the real values of the codes and whether none was clamped.
  * AH_NOT_FINITE if a number is not finite: what was written is then worth nothing. */
 AH_PUBLIC int32_t ah_quantize(int32_t isa, const float *x, int64_t outer, int64_t channels,
-                              int64_t inner, const float *scale, const float *zero, float least,
-                              float most, uint8_t *codes, float *real, uint8_t *inside,
+                              int64_t inner, const float *scale, const int32_t *zero,
+                              float least, float most, uint8_t *codes, float *real, uint8_t *inside,
                               int32_t threads);
 
 /* out = float(acc + term - zero * sum) * scale + bias of acc (outer, channels, inner), with sums
- * (outer, groups, inner) or NULL; all integers, intermediate ones too, fit 32 bits. */
+ * (outer, groups, inner); all integers, intermediate ones too, fit 32 bits. What is NULL adds
+ * nothing: term, sums (with which zero is not read) and bias. */
 AH_PUBLIC int32_t ah_dequantize(int32_t isa, const int32_t *acc, int64_t outer, int64_t channels,
-                                int64_t inner, const int32_t *term, const int32_t *zero,
-                                const int32_t *sums, int64_t groups, const float *scale,
+                                int64_t inner, const int64_t *term, const int64_t *zero,
+                                const int64_t *sums, int64_t groups, const float *scale,
                                 const float *bias, float *out, int32_t threads);
 
 #endif

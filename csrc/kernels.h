@@ -51,9 +51,9 @@ typedef struct {
     int32_t (*quantize)(const float *x, int64_t n, float scale, float zero, float least,
                         float most, uint8_t *codes, float *real, uint8_t *inside);
     void (*dequantize_channel)(const int32_t *acc, int64_t n, int32_t term, int32_t zero,
-                               const int32_t *sums, float scale, float bias, float *out);
-    void (*dequantize_row)(const int32_t *acc, int64_t n, const int32_t *term,
-                           const int32_t *zero, int32_t sum, const float *scale,
+                               const int64_t *sums, float scale, float bias, float *out);
+    void (*dequantize_row)(const int32_t *acc, int64_t n, const int64_t *term,
+                           const int64_t *zero, int32_t sum, const float *scale,
                            const float *bias, float *out);
     void (*put)(int32_t *out, int64_t step, int64_t rows, const int32_t *acc, int64_t pitch,
                 int64_t n, const int64_t *row_term, const int32_t *lane_term);

@@ -40,20 +40,20 @@ static int32_t quantize(const float *restrict x, int64_t n, float scale, float z
 /* out = (float)(acc + term - zero * sum) * scale + bias, all integers within 32 bits; either all of
  * one channel and sums that change, or of one sum and channels that change. */
 static void dequantize_channel(const int32_t *restrict acc, int64_t n, int32_t term, int32_t zero,
-                               const int32_t *restrict sums, float scale, float bias,
+                               const int64_t *restrict sums, float scale, float bias,
                                float *restrict out) {
     if (sums == 0)
         for (int64_t i = 0; i < n; i++) out[i] = (float)(acc[i] + term) * scale + bias;
     else
         for (int64_t i = 0; i < n; i++)
-            out[i] = (float)(acc[i] + term - zero * sums[i]) * scale + bias;
+            out[i] = (float)(acc[i] + term - zero * (int32_t)sums[i]) * scale + bias;
 }
 
-static void dequantize_row(const int32_t *restrict acc, int64_t n, const int32_t *restrict term,
-                           const int32_t *restrict zero, int32_t sum, const float *restrict scale,
+static void dequantize_row(const int32_t *restrict acc, int64_t n, const int64_t *restrict term,
+                           const int64_t *restrict zero, int32_t sum, const float *restrict scale,
                            const float *restrict bias, float *restrict out) {
     for (int64_t i = 0; i < n; i++)
-        out[i] = (float)(acc[i] + term[i] - zero[i] * sum) * scale[i] + bias[i];
+        out[i] = (float)(acc[i] + (int32_t)term[i] - (int32_t)zero[i] * sum) * scale[i] + bias[i];
 }
 
 #ifndef AH_OWN_PUT

@@ -22,7 +22,7 @@ from approxhub.errors import BackendUnavailableError, EngineError
 
 __all__ = ["NativeLibrary", "load_library"]
 
-ABI = 4
+ABI = 5
 _NAME = "libapproxhub_cpu.so"
 
 _i32, _i64, _pointer = ctypes.c_int32, ctypes.c_int64, ctypes.c_void_p
@@ -100,6 +100,10 @@ class Planes:
 
 def _address(t: Tensor | npt.NDArray[np.generic]) -> int:
     return t.data_ptr() if isinstance(t, Tensor) else t.ctypes.data
+
+
+def _or_null(t: Tensor | None) -> int | None:
+    return None if t is None else t.data_ptr()
 
 
 _SIGNATURES = {
@@ -228,7 +232,7 @@ class NativeLibrary:
         _check(
             self._library.ah_lay_planes(
                 isa, ctypes.byref(geometry), ctypes.byref(planes.struct), _address(source),
-                _address(lanes), None if sums is None else _address(sums), threads,
+                _address(lanes), _or_null(sums), threads,
             )
         )  # fmt: skip
         return lanes, sums
@@ -268,12 +272,11 @@ class NativeLibrary:
         threads: int,
     ) -> None:
         """Sum products of recoded operands into `out`; `count` rows of each group."""
-        sums = lanes[1]
         _check(
             self._library.ah_product(
                 isa, ctypes.byref(geometry), ctypes.byref(planes.struct), _address(lanes[0]),
-                None if sums is None else _address(sums), _address(rows[0]), _address(rows[1]),
-                count, _address(out), out.dtype == torch.int64, step, threads,
+                _or_null(lanes[1]), _address(rows[0]), _address(rows[1]), count,
+                _address(out), out.dtype == torch.int64, step, threads,
             )
         )  # fmt: skip
 
@@ -293,8 +296,7 @@ class NativeLibrary:
         """Quantise dense float32 memory; False if a number is not finite."""
         status = self._library.ah_quantize(
             isa, _address(x), *shape, _address(scale), _address(zero), *limits, _address(codes),
-            None if real is None else _address(real),
-            None if inside is None else _address(inside), threads,
+            _or_null(real), _or_null(inside), threads,
         )  # fmt: skip
         if status == _NOT_FINITE:
             return False
@@ -306,21 +308,20 @@ class NativeLibrary:
         isa: int,
         acc: Tensor,
         shape: tuple[int, int, int],
-        term: Tensor,
-        zero: Tensor,
+        term: Tensor | None,
+        zero: Tensor | None,
         sums: Tensor | None,
         groups: int,
         scale: Tensor,
-        bias: Tensor,
+        bias: Tensor | None,
         out: Tensor,
         threads: int,
     ) -> None:
         """Turn sums of 32 bits into real numbers."""
         _check(
             self._library.ah_dequantize(
-                isa, _address(acc), *shape, _address(term), _address(zero),
-                None if sums is None else _address(sums), groups, _address(scale),
-                _address(bias), _address(out), threads,
+                isa, _address(acc), *shape, _or_null(term), _or_null(zero), _or_null(sums), groups,
+                _address(scale), _or_null(bias), _address(out), threads,
             )
         )  # fmt: skip
 

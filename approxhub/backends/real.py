@@ -41,26 +41,16 @@ class _Native:
     ) -> bool:  # fmt: skip
         """As :meth:`RealNumbers.quantize`."""
         return self._library.quantize(
-            self._isa, x, shape, scale, zero.to(torch.float32), limits, codes, real, inside,
-            _threads(x.numel()),
+            self._isa, x, shape, scale, zero, limits, codes, real, inside, _threads(x.numel()),
         )  # fmt: skip
 
     def dequantize(
-        self, acc: Tensor, shape: tuple[int, int, int], term: Tensor, zero: Tensor | None,
+        self, acc: Tensor, shape: tuple[int, int, int], term: Tensor | None, zero: Tensor | None,
         sums: Tensor | None, groups: int, scale: Tensor, bias: Tensor | None, out: Tensor,
     ) -> None:  # fmt: skip
-        """As :meth:`RealNumbers.dequantize`, of 32 bits."""
-        channels = shape[1]
-        zeros = torch.zeros(channels, dtype=torch.int32, device="cpu")
-        if zero is not None:
-            zeros += zero
-        # Adding -0.0 changes nothing, not even the sign of a zero.
-        shift = torch.full((channels,), -0.0, dtype=torch.float32, device="cpu")
-        if bias is not None:
-            shift = bias
+        """As :meth:`RealNumbers.dequantize`, of 32 bits; `term` may be left out."""
         self._library.dequantize(
-            self._isa, acc, shape, term.to(torch.int32), zeros,
-            None if sums is None else sums.to(torch.int32), groups, scale, shift, out,
+            self._isa, acc, shape, term, zero, sums, groups, scale, bias, out,
             _threads(acc.numel()),
         )  # fmt: skip
 
@@ -173,7 +163,7 @@ def _dense(x: Tensor) -> bool:
 def dequantize(
     acc: Tensor,
     bound: int,
-    term: Tensor,
+    term: Tensor | None,
     zero: Tensor | None,
     sums: Tensor | None,
     scale: Tensor,
@@ -187,7 +177,7 @@ def dequantize(
     acc : Tensor of int32; on a device also of int64
     bound : int
         No integer on the way is larger than this.
-    term : Tensor of int64, (channels,)
+    term : Tensor of int64 or None, (channels,)
     zero : Tensor of int64 or None, () or (channels,)
         What `sums` is multiplied by.
     sums : Tensor of int64 or None
@@ -210,13 +200,22 @@ def dequantize(
     acc = acc.contiguous()
     channels, groups = acc.shape[channel_dim], 1
     shape = laid(acc, channel_dim)
-    if sums is not None:
+    if sums is None or zero is None:
+        sums = zero = None
+    else:
         groups = sums.shape[channel_dim]
         sums = sums.contiguous()
+        zero = zero.expand(channels).contiguous()
+    scale = scale.to(torch.float32).contiguous()
+    if bias is not None:
+        bias = bias.to(torch.float32).contiguous()
+    if term is not None:
+        term = term.contiguous()
     out = torch.empty(acc.shape, dtype=torch.float32, device=acc.device)
-    engine.dequantize(
-        acc, shape, term.contiguous(), None if zero is None else zero.expand(channels).contiguous(),
-        sums, groups, scale.to(torch.float32).contiguous(),
-        None if bias is None else bias.to(torch.float32).contiguous(), out,
-    )  # fmt: skip
+    if isinstance(engine, _Native):
+        engine.dequantize(acc, shape, term, zero, sums, groups, scale, bias, out)
+    else:
+        if term is None:
+            term = torch.zeros(channels, dtype=torch.int64, device=acc.device)
+        engine.dequantize(acc, shape, term, zero, sums, groups, scale, bias, out)
     return out

@@ -97,7 +97,7 @@ def dequantize(
         Sums of products, and of the operands that carry zero points.
     bound : int
         No sum, and nothing on the way to it, is larger than this.
-    zero_points : (Tensor of int64, Tensor of int64)
+    zero_points : (Tensor of integers, Tensor of integers)
         Of activations, (), and of weights, () or (channels,).
     scale : Tensor of float32, () or (channels,)
         Of one unit of the sums.
@@ -111,14 +111,18 @@ def dequantize(
         Of the shape of the sums.
     """
     channels = sums.acc.shape[channel_dim]
+    scale = scale.expand(channels)
+    terms = None  # where no operand carries a zero point, there is nothing to correct
     z_x, z_w = zero_points
-    terms, scale = channel_terms(sums, z_x, z_w, channels), scale.expand(channels)
+    if sums.w_sums is not None or sums.x_sums is not None:
+        z_x, z_w = z_x.to(torch.int64), z_w.to(torch.int64)
+        terms = channel_terms(sums, z_x, z_w, channels)
     if bias is None or bias.is_floating_point():
         done = real.dequantize(sums.acc, bound, terms, z_w, sums.x_sums, scale, bias, channel_dim)
         if done is not None:
             return done
     else:
-        terms, bias = terms + bias, None
+        terms, bias = bias if terms is None else terms + bias, None
     shape = [1] * sums.acc.dim()
     shape[channel_dim] = -1
     total = corrected(sums, terms, z_w, channel_dim)
@@ -632,7 +636,7 @@ class ApproxLayer(nn.Module):
     ) -> Tensor:
         """Real numbers of sums; `_channel_dim` of them are the output channels."""
         x, w = self.input_quantizer, self.weight_quantizer
-        scale, zeros = x.scale * w.scale, (x.zero_point, w.zero_point)
+        scale = x.scale * w.scale
         if self._datapath.zero_point == "before":
             x_sums = w_sums = None
         if bias is not None and self._datapath.bias == "int32":
@@ -640,9 +644,8 @@ class ApproxLayer(nn.Module):
         bound = k * (
             self._arithmetic[self._mode].max_abs + 3 * x.code_range.largest * w.code_range.largest
         )
-        z_x, z_w = (z.to(torch.int64) for z in zeros)
-        sums = Sums(acc, k, x_sums, w_sums)
-        return dequantize(sums, bound, (z_x, z_w), scale, self._channel_dim, bias)
+        sums, zeros = Sums(acc, k, x_sums, w_sums), (x.zero_point, w.zero_point)
+        return dequantize(sums, bound, zeros, scale, self._channel_dim, bias)
 
     # --- state --------------------------------------------------------------------
 

@@ -231,7 +231,7 @@ def channel_terms(sums: Sums, z_x: Tensor, z_w: Tensor, channels: int) -> Tensor
     return terms
 
 
-def corrected(sums: Sums, terms: Tensor, z_w: Tensor, channel_dim: int) -> Tensor:
+def corrected(sums: Sums, terms: Tensor | None, z_w: Tensor, channel_dim: int) -> Tensor:
     """``acc + terms - z_w * sum(x)``: the sums less what zero points have put into them.
 
     B. Jacob et al., CVPR 2018, DOI 10.1109/CVPR.2018.00286, equation 7.
@@ -239,7 +239,7 @@ def corrected(sums: Sums, terms: Tensor, z_w: Tensor, channel_dim: int) -> Tenso
     Parameters
     ----------
     sums : Sums
-    terms : Tensor of int64, (channels,)
+    terms : Tensor of integers, (channels,), or None
         What :func:`channel_terms` gave, and whatever else is added to each channel.
     z_w : Tensor of int64, () or (channels,)
     channel_dim : int
@@ -252,7 +252,9 @@ def corrected(sums: Sums, terms: Tensor, z_w: Tensor, channel_dim: int) -> Tenso
     channels = sums.acc.shape[channel_dim]
     shape = [1] * sums.acc.dim()
     shape[channel_dim] = -1
-    total = sums.acc.to(torch.int64) + terms.reshape(shape)
+    total = sums.acc.to(torch.int64)
+    if terms is not None:
+        total = total + terms.reshape(shape)
     if sums.x_sums is not None:
         groups = sums.x_sums.shape[channel_dim]
         total = total - z_w.expand(channels).reshape(shape) * sums.x_sums.repeat_interleave(

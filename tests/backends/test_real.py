@@ -134,12 +134,19 @@ def definition(acc, term, zero, sums, scale, bias, dim):
 
 @pytest.mark.parametrize("with_bias", [False, True])
 @pytest.mark.parametrize("with_sums", [False, True])
+@pytest.mark.parametrize("with_term", [False, True])
 @pytest.mark.parametrize(
     ("shape", "dim", "groups"),
-    [((9, 37), -1, 1), ((3, 6, 5, 7), 1, 2), ((2, 4, 11), 1, 4), ((3, 8, 1, 1), 1, 1)],
+    [
+        ((9, 37), -1, 1),
+        ((2, 515), -1, 1),
+        ((3, 6, 5, 7), 1, 2),
+        ((2, 4, 11), 1, 4),
+        ((3, 8, 1, 1), 1, 1),
+    ],
 )
-def test_sums_to_real_numbers(isa, shape, dim, groups, with_sums, with_bias):
-    """Every shape, with and without sums of codes and a bias, to the last bit and sign."""
+def test_sums_to_real_numbers(isa, shape, dim, groups, with_term, with_sums, with_bias):
+    """Every shape, with and without terms, sums of codes and a bias, to the last bit and sign."""
     generator = torch.Generator().manual_seed(1)
 
     def draw(limit, *size):
@@ -155,8 +162,10 @@ def test_sums_to_real_numbers(isa, shape, dim, groups, with_sums, with_bias):
     sums = draw(2**20, *sums_shape) if with_sums else None
     scale = torch.rand(channels, generator=generator) * 1e-3
     bias = torch.randn(channels, generator=generator) if with_bias else None
-    got = real.dequantize(acc, 2**29, term, zero, sums, scale, bias, dim)
-    want = definition(acc, term, zero, sums, scale, bias, dim)
+    got = real.dequantize(acc, 2**29, term if with_term else None, zero, sums, scale, bias, dim)
+    want = definition(
+        acc, term if with_term else torch.zeros_like(term), zero, sums, scale, bias, dim
+    )
     assert torch.equal(got, want)
     assert torch.equal(torch.signbit(got), torch.signbit(want))
 

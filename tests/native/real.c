@@ -7,7 +7,7 @@
 /* outer, channels, inner, groups */
 static const int64_t shapes[][4] = {
     {1, 1, 1, 1},  {1, 1, 17, 1},  {3, 4, 7, 2},     {2, 3, 64, 3}, {2, 6, 33, 1},
-    {5, 37, 1, 1}, {1, 64, 1, 16}, {1, 2, 16390, 1}, {0, 3, 5, 1},
+    {5, 37, 1, 1}, {2, 600, 1, 1}, {1, 64, 1, 16},  {0, 3, 5, 1},  {1, 2, 16390, 1},
 };
 
 /* Not to be kept in more digits than a float has, nor fused with what follows. */
@@ -24,13 +24,14 @@ static void check_quantize(int32_t isa, const int64_t shape[4], int32_t threads,
                            int32_t with_real) {
     const int64_t channels = shape[1], inner = shape[2], n = shape[0] * channels * inner;
     const char *name = ah_isa_name(isa);
-    float *x = take(n * 4, 4), *scale = take(channels * 4, 4), *zero = take(channels * 4, 4);
+    float *x = take(n * 4, 4), *scale = take(channels * 4, 4);
+    int32_t *zero = take(channels * 4, 4);
     uint8_t *codes = take(n, 1), *inside = with_real ? take(n, 1) : NULL;
     float *real = with_real ? take(n * 4, 4) : NULL;
     const float most = least + 255;
     for (int64_t c = 0; c < channels; c++) {
         scale[c] = c % 2 ? 0.25f : (float)integer(1, 1000) / 3000.0f;
-        zero[c] = least + (float)integer(0, 255);
+        zero[c] = (int32_t)least + (int32_t)integer(0, 255);
     }
     for (int64_t i = 0; i < n; i++) /* many of them halfway between two codes */
         x[i] = i % 50 == 49 ? (i % 100 == 99 ? 3e38f : -3e38f)
@@ -41,9 +42,9 @@ static void check_quantize(int32_t isa, const int64_t shape[4], int32_t threads,
     for (int64_t i = 0; i < n; i++) {
         const int64_t c = i / inner % channels;
         const float whole = rintf(rounded(x[i] / scale[c]));
-        const float free = rounded(whole + zero[c]);
+        const float free = rounded(whole + (float)zero[c]);
         const float code = free < least ? least : free > most ? most : free;
-        const float back = rounded(rounded(code - zero[c]) * scale[c]);
+        const float back = rounded(rounded(code - (float)zero[c]) * scale[c]);
         if (codes[i] != ((int32_t)code & 255) ||
             (with_real && (real[i] != back || inside[i] != (code == free))))
             fail("%s: quantize of %a by %a, element %lld of %lld, gives %d", name, x[i], scale[c],
@@ -59,23 +60,29 @@ static void check_quantize(int32_t isa, const int64_t shape[4], int32_t threads,
     if (with_real) give_back(inside, 1), give_back(real, 4);
 }
 
-static int32_t *integers(int64_t n, int64_t least, int64_t most) {
-    int32_t *values = take(n * 4, 4);
-    for (int64_t i = 0; i < n; i++) values[i] = (int32_t)integer(least, most);
+static int64_t *integers(int64_t n, int64_t least, int64_t most) {
+    int64_t *values = take(n * 8, 8);
+    for (int64_t i = 0; i < n; i++) values[i] = integer(least, most);
     return values;
 }
 
+enum { SUMS = 1, TERM = 2, BIAS = 4, ALL = 7 };
+
 static void check_dequantize(int32_t isa, const int64_t shape[4], int32_t threads,
-                             int32_t with_sums) {
+                             int32_t with) {
     const int64_t outer = shape[0], channels = shape[1], inner = shape[2], groups = shape[3];
     const int64_t n = outer * channels * inner;
-    int32_t *acc = integers(n, -1000000000, 1000000000), *term = integers(channels, -9999, 9999);
-    int32_t *zero = integers(channels, -128, 255);
-    int32_t *sums = with_sums ? integers(outer * groups * inner, 0, 1000000) : NULL;
-    float *scale = take(channels * 4, 4), *bias = take(channels * 4, 4), *out = take(n * 4, 4);
+    int32_t *acc = take(n * 4, 4);
+    int64_t *term = with & TERM ? integers(channels, -9999, 9999) : NULL;
+    int64_t *sums = with & SUMS ? integers(outer * groups * inner, 0, 1000000) : NULL;
+    int64_t *zero = sums ? integers(channels, -128, 255) : NULL;
+    float *bias = with & BIAS ? take(channels * 4, 4) : NULL;
+    float *scale = take(channels * 4, 4), *out = take(n * 4, 4);
+    for (int64_t i = 0; i < n; i++) /* some of them nothing but a sign, once they are multiplied */
+        acc[i] = i % 9 ? (int32_t)integer(-1000000000, 1000000000) : 0;
     for (int64_t c = 0; c < channels; c++) {
-        scale[c] = (float)integer(1, 1000) / 70000.0f;
-        bias[c] = (float)integer(-1000, 1000) / 30.0f;
+        scale[c] = (float)integer(-1000, 1000) / 70000.0f;
+        if (bias) bias[c] = (float)integer(-1000, 1000) / 30.0f;
     }
     const int32_t status = ah_dequantize(isa, acc, outer, channels, inner, term, zero, sums,
                                          groups, scale, bias, out, threads);
@@ -83,23 +90,25 @@ static void check_dequantize(int32_t isa, const int64_t shape[4], int32_t thread
     for (int64_t i = 0; i < n; i++) {
         const int64_t c = i / inner % channels, o = i / inner / channels;
         const int64_t at = (o * groups + c / (channels / groups)) * inner + i % inner;
-        const int64_t sum = acc[i] + term[c] - (sums ? (int64_t)zero[c] * sums[at] : 0);
-        const float real = rounded(rounded((float)(int32_t)sum * scale[c]) + bias[c]);
-        if (out[i] != real)
+        const int64_t sum = acc[i] + (term ? term[c] : 0) - (sums ? zero[c] * sums[at] : 0);
+        const float product = rounded((float)(int32_t)sum * scale[c]);
+        const float real = bias ? rounded(product + bias[c]) : product;
+        if (out[i] != real || signbit(out[i]) != signbit(real))
             fail("%s: dequantize, element %lld of %lld: %a instead of %a", ah_isa_name(isa),
                  (long long)i, (long long)n, out[i], real);
     }
-    give_back(acc, 4), give_back(term, 4), give_back(zero, 4), give_back(scale, 4);
-    give_back(bias, 4), give_back(out, 4);
-    if (sums) give_back(sums, 4);
+    give_back(acc, 4), give_back(scale, 4), give_back(out, 4);
+    if (term) give_back(term, 8);
+    if (bias) give_back(bias, 4);
+    if (sums) give_back(sums, 8), give_back(zero, 8);
 }
 
 int64_t check_real(int32_t isa) {
     int64_t runs = 0;
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
         for (int32_t threads = 1; threads < 5; threads += 2)
-            for (int32_t with = 0; with < 2; with++, runs += 2) {
-                check_quantize(isa, shapes[i], threads, threads == 1 ? 0 : -128, with);
+            for (int32_t with = 0; with <= ALL; with++, runs += 2) {
+                check_quantize(isa, shapes[i], threads, threads == 1 ? 0 : -128, with & 1);
                 check_dequantize(isa, shapes[i], threads, with);
             }
     return runs;
