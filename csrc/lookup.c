@@ -3,7 +3,8 @@
 
 enum {
     LOOKUP_K = 32768, /* 32768 * 65535 < 2^31 */
-    LOOKUP_ROWS = 16  /* rows that share the codes in the cache */
+    LOOKUP_ROWS = 16, /* rows that share the codes in the cache */
+    PLANES = 4096     /* positions of one channel in several images that are looked up together */
 };
 
 /* How a lookup is cut into tasks. */
@@ -116,11 +117,22 @@ int32_t ah_lookup_depthwise(int32_t isa, const ah_geometry *g, const uint8_t *so
     const ah_kernels *kernels = ah_kernels_of(isa);
     if (kernels == NULL || count < 1 || threads < 1 || g->channels != 1) return AH_BAD_ARGUMENT;
     if (g->images < 1) return AH_BAD_ARGUMENT;
-    ah_geometry one = *g;
-    one.images = 1;
-    const int32_t status = ah_layout_of(&one, 64, AH_LANES, AH_LANES / 8, &layout);
+    ah_geometry some = *g;
+    some.images = 1;
+    int32_t status = ah_layout_of(&some, 64, AH_LANES, AH_LANES / 8, &layout);
     if (status != AH_OK) return status;
+    const int64_t image_bytes = layout.positions;
+    /* Small images of one channel fill the tiles together, and share the rows of the table. */
+    const int64_t enough = (g->groups * g->images + 8 * threads - 1) / (8 * threads);
+    const int64_t fit = ah_smaller(ah_smaller(g->images, PLANES / image_bytes), enough);
+    if (fit > 1) {
+        some.images = fit;
+        ah_layout_free(&layout);
+        status = ah_layout_of(&some, 64, AH_LANES, AH_LANES / 8, &layout);
+        if (status != AH_OK) return status;
+    }
     const int64_t k = layout.taps, pitch = layout.phases * layout.code_pitch;
+    const int64_t parts = (g->images + some.images - 1) / some.images;
     /* Channels that are neighbours in memory are read together. */
     const int64_t together = g->step[1] == 1 && g->stride[2] * g->step[4] != 1 ? 8 : 1;
     const int64_t blocks = (g->groups + together - 1) / together;
@@ -139,28 +151,36 @@ int32_t ah_lookup_depthwise(int32_t isa, const ah_geometry *g, const uint8_t *so
         }
 #pragma omp barrier
 #pragma omp for schedule(static)
-        for (int64_t task = 0; task < (failed ? 0 : blocks * g->images); task++) {
+        for (int64_t task = 0; task < (failed ? 0 : blocks * parts); task++) {
             uint32_t acc[LOOKUP_ROWS * AH_LANES];
             int64_t term[LOOKUP_ROWS];
-            const int64_t c0 = task % blocks * together, n = task / blocks;
+            const int64_t c0 = task % blocks * together, n0 = task / blocks * some.images;
             const int64_t live = ah_smaller(together, g->groups - c0);
-            const int64_t at = n * out_step[0] * (wide ? 8 : 4);
-            const ah_sink sink = {kernels, &one, &layout, (char *)out + at, wide, out_step};
+            const int64_t images = ah_smaller(some.images, g->images - n0);
+            const int64_t runs = ah_smaller(layout.intervals, images);
+            const int64_t length =
+                layout.length - (layout.pitch ? 0 : (some.images - images) * image_bytes);
+            const int64_t at = n0 * out_step[0] * (wide ? 8 : 4);
+            const ah_sink sink = {kernels, &some, &layout, (char *)out + at, wide, out_step};
             for (int64_t r = 0; r < ah_smaller(LOOKUP_ROWS, count); r++) term[r] = k * bias;
-            ah_lay_block(&one, &layout, source + n * g->step[0] + c0 * g->step[1], live, codes,
-                         pitch);
+            for (int64_t n = 0; n < images; n++)
+                ah_lay_block(&some, &layout, source + (n0 + n) * g->step[0] + c0 * g->step[1],
+                             live, codes + n * image_bytes, pitch);
             for (int64_t c = 0; c < live; c++)
                 for (int64_t r0 = 0; r0 < count; r0 += LOOKUP_ROWS) {
                     const int64_t row = (c0 + c) * count + r0;
-                    const int64_t some = ah_smaller(LOOKUP_ROWS, count - r0);
-                    for (int64_t l = 0; l < layout.length; l += AH_LANES) {
-                        const int64_t width = ah_smaller(AH_LANES, layout.length - l);
+                    const int64_t few = ah_smaller(LOOKUP_ROWS, count - r0);
+                    const int64_t tiles = (length + AH_LANES - 1) / AH_LANES;
+                    for (int64_t t = 0; t < runs * tiles; t++) {
+                        const int64_t l = t % tiles * AH_LANES;
+                        const int64_t first = t / tiles * layout.pitch + l;
+                        const int64_t width = ah_smaller(AH_LANES, length - l);
                         for (int64_t k0 = 0; k0 < k; k0 += LOOKUP_K) {
-                            kernels->lookup(codes + c * pitch + l, offset + k0,
+                            kernels->lookup(codes + c * pitch + first, offset + k0,
                                             ah_smaller(LOOKUP_K, k - k0), rows + row * k + k0, k,
-                                            some, image, ah_round_up(width, 64), acc);
-                            ah_emit(&sink, l, width, row, some, (const int32_t *)acc, AH_LANES, 1,
-                                    term, NULL, k0 == 0);
+                                            few, image, ah_round_up(width, 64), acc);
+                            ah_emit(&sink, first, width, row, few, (const int32_t *)acc, AH_LANES,
+                                    1, term, NULL, k0 == 0);
                         }
                     }
                 }

@@ -343,6 +343,7 @@ def test_the_plan_knows_what_scattered_sums_take() -> None:
 CONVOLUTIONS: dict[str, tuple[tuple[int, ...], tuple[int, ...], Convolution]] = {
     "plain": ((2, 5, 9, 11), (7, 5, 3, 3), plain(2, 1, 77)),
     "depthwise": ((3, 13, 9, 10), (13, 1, 3, 3), plain(2, 1, 77, groups=13)),
+    "depthwise, many images": ((11, 4, 9, 10), (4, 1, 3, 3), plain(2, 1, 77, groups=4)),
     "depthwise, two each": (
         (2, 5, 12, 10), (10, 1, 3, 2), Convolution((2, 3), ((1, 0), (0, 1)), (1, 2), 5, 77),
     ),

@@ -276,6 +276,12 @@ def _convolutions(rng: np.random.Generator) -> Iterator[Case]:
             2, 3, 1, (3, 13, 17), (2, 3, 4), (1, 1, 3), (0, 2, 1), (2, 2, 3), (1, 3, 2), pad=1
         ),
         "depthwise, large": Geometry(1, 2, 1, (1, 20, 30), (1, 3, 3), (0, 1, 1), (0, 1, 1)),
+        "depthwise, images together": Geometry(
+            5, 4, 1, (1, 6, 7), (1, 3, 3), (0, 1, 1), (0, 1, 1), pad=3
+        ),
+        "depthwise, images apart": Geometry(
+            5, 4, 1, (1, 2, 32), (1, 7, 1), (0, 3, 0), (0, 3, 0), pad=5, order=channels_last
+        ),
         "many channels": Geometry(1, 1, 24, (1, 6, 30), (1, 3, 3), order=channels_last),
         "channels last": Geometry(
             2, 2, 7, (1, 9, 5), (1, 2, 3), (0, 1, 0), (0, 0, 2), pad=128, order=channels_last
