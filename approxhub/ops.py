@@ -22,7 +22,7 @@ from approxhub.backends.routing import run_conv, run_gemm
 from approxhub.errors import InputError, MissingTableError, OperandRangeError
 from approxhub.multiplier import Multiplier
 from approxhub.operands import OperandFormat
-from approxhub.reading import capturing, on_host
+from approxhub.reading import capturing, observed, on_host
 
 __all__ = [
     "accumulator_dtype",
@@ -50,7 +50,7 @@ _library = library.Library("approxhub", "FRAGMENT")  # type: ignore[no-untyped-c
 
 
 def as_operator(
-    fake: Callable[..., R], tags: tuple[torch.Tag, ...] = ()
+    fake: Callable[..., R], tags: tuple[torch.Tag, ...] = (), integers: int = 0
 ) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Make a function an operator for every device, which compiled code calls and does not trace.
 
@@ -63,6 +63,9 @@ def as_operator(
         Gives results of the right shapes and types, for the same arguments.
     tags : tuple of torch.Tag
         What a compiler has to know of it.
+    integers : int
+        The first arguments, if they are all of its tensors, and these are of integers. Where nobody
+        watches them, nothing is dispatched, which would take as long as a small product.
     """
 
     def made(kernel: Callable[P, R]) -> Callable[P, R]:
@@ -76,12 +79,24 @@ def as_operator(
 
         @functools.wraps(kernel)
         def call(*args: P.args, **kwargs: P.kwargs) -> R:
-            out: R = operator(*args, **kwargs)
+            seen = integers == 0 or _watched(args[:integers], integers)
+            out: R = operator(*args, **kwargs) if seen else opaque(*args, **kwargs)
             return out
 
         return call
 
     return made
+
+
+def _watched(operands: Sequence[Any], count: int) -> bool:
+    """Whether an operator's call must be seen: by a compiler, a mode, a profiler, a wrapper."""
+    return (
+        torch.compiler.is_compiling()
+        or len(operands) < count
+        or torch._C._len_torch_function_stack() > 0
+        or torch._C._autograd._profiler_enabled()
+        or any(observed(t) or t.is_meta for t in operands)
+    )
 
 
 def _untraced(function: Callable[..., R]) -> Callable[..., R]:
@@ -91,13 +106,13 @@ def _untraced(function: Callable[..., R]) -> Callable[..., R]:
     """
     untraced: list[Callable[..., R]] = []
 
-    def call(*arguments: Any) -> R:
+    def call(*args: Any, **kwargs: Any) -> R:
         if untraced:
-            return untraced[0](*arguments)
+            return untraced[0](*args, **kwargs)
         if "torch._dynamo" not in sys.modules:
-            return function(*arguments)
+            return function(*args, **kwargs)
         untraced.append(torch.compiler.disable(function))  # type: ignore[no-untyped-call]
-        return untraced[0](*arguments)
+        return untraced[0](*args, **kwargs)
 
     return call
 
@@ -217,7 +232,7 @@ def _fake_gemm(
     return a.new_empty((*a.shape[:-1], b.shape[1]), dtype=dtype)
 
 
-@as_operator(_fake_gemm)
+@as_operator(_fake_gemm, integers=2)
 def lut_gemm(
     a: Tensor, b: Tensor, handle: str, dtype: torch.dtype, trusted: bool = False
 ) -> Tensor:
@@ -346,7 +361,7 @@ def _fake_conv(
     return x.new_empty(conv_shape(x.shape, w.shape, c), dtype=dtype)
 
 
-@as_operator(_fake_conv)
+@as_operator(_fake_conv, integers=3)
 def lut_conv(
     x: Tensor,
     w: Tensor,

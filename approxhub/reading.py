@@ -14,8 +14,9 @@ from contextvars import ContextVar
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import _get_current_dispatch_mode
 
-__all__ = ["capturing", "eager_checks", "may_read", "on_host"]
+__all__ = ["capturing", "eager_checks", "may_read", "observed", "on_host"]
 
 _eager: ContextVar[bool | None] = ContextVar("approxhub_eager_checks", default=None)
 
@@ -64,6 +65,16 @@ def may_read(t: Tensor) -> bool:
 def on_host(t: Tensor) -> bool:
     """Whether Python can read a tensor without waiting for anything."""
     return t.device.type == "cpu"
+
+
+def observed(t: Tensor) -> bool:
+    """Whether a tensor's memory is not all there is to it: a subclass, a wrapper, a tracer."""
+    return (
+        torch._C._is_tracing()
+        or _get_current_dispatch_mode() is not None
+        or type(t) not in (Tensor, torch.nn.Parameter)
+        or torch._C._functorch.is_functorch_wrapped_tensor(t)
+    )
 
 
 def capturing(t: Tensor) -> bool:

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from approxhub.backends.native import NativeLibrary, chosen_isa, load_library
 from approxhub.backends.protocol import GradientTables, RealNumbers
 from approxhub.backends.routing import forced_backend, real_numbers
 from approxhub.errors import BackendUnavailableError
+from approxhub.reading import observed
 
 __all__ = ["TERMS", "dequantize", "laid", "quantize", "recoder"]
 
@@ -57,7 +57,7 @@ class _Native:
 
 def _engine(t: Tensor) -> RealNumbers | None:
     # First of all: what the rest of it asks, a compiler need not be able to follow.
-    if torch.compiler.is_compiling() or t.is_meta or _observed(t):
+    if torch.compiler.is_compiling() or t.is_meta or observed(t):
         return None
     if t.device.type != "cpu" or forced_backend() not in (None, "cpu"):
         return real_numbers(t.device.type)
@@ -66,16 +66,6 @@ def _engine(t: Tensor) -> RealNumbers | None:
         return _Native(library, library.isas[chosen_isa(library)])
     except BackendUnavailableError:
         return None
-
-
-def _observed(t: Tensor) -> bool:
-    """Whether a tensor's memory is not all there is to it: a subclass, a wrapper, a tracer."""
-    return (
-        torch._C._is_tracing()
-        or _get_current_dispatch_mode() is not None
-        or type(t) not in (Tensor, torch.nn.Parameter)
-        or torch._C._functorch.is_functorch_wrapped_tensor(t)
-    )
 
 
 def _threads(numbers: int) -> int:

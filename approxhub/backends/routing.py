@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -47,10 +47,20 @@ _lock = threading.RLock()
 _loaded: dict[str, tuple[PluginHost, BackendInfo, Backend | None, str | None]] = {}
 # With the backend that made it: another one of the same name may come later.
 _prepared: OrderedDict[tuple[str, str, str], tuple[Backend, Any]] = OrderedDict()
-# What was chosen for equal requests, and when: it holds until plug-ins or `_loaded` change.
-_choices: dict[tuple[Any, ...], tuple[tuple[PluginHost, int, int], str, Backend]] = {}
+# What was chosen for equal requests: it holds until plug-ins or `_loaded` change.
+_choices: dict[tuple[Any, ...], _Choice] = {}
 _real: dict[tuple[str, str | None], tuple[tuple[PluginHost, int, int], RealNumbers | None]] = {}
 _changes = 0  # of `_loaded`
+
+
+class _Choice(NamedTuple):
+    """What was chosen for a request, and when."""
+
+    when: tuple[PluginHost, int, int]
+    name: str
+    backend: Backend
+    convolves: bool  # itself, not as a product of patches
+    shape: tuple[int, ...]  # of the result of a convolution
 
 
 def _load(info: BackendInfo) -> tuple[Backend | None, str | None]:
@@ -149,18 +159,28 @@ def choose(request: Request) -> tuple[str, Backend]:
     BackendUnavailableError
         If none supports the request, or the forced one does not.
     """
+    choice = _chosen(request)
+    return choice.name, choice.backend
+
+
+def _chosen(request: Request) -> _Choice:
     forced, plugins = forced_backend(), host()
     now = (plugins, plugins.generation, _changes)  # before anything is asked
     key = (*_key(request), forced, torch.get_num_threads())
     known = _choices.get(key)
-    if known is not None and known[0] == now:
-        return known[1:]
+    if known is not None and known.when == now:
+        return known
     name, backend = _choose(request, forced)
+    choice = _Choice(now, name, backend, False, ())
+    if isinstance(request, ConvRequest):
+        with guarded(f"backend {name!r}", _WITHOUT):
+            convolves = _convolves(backend, request)
+        choice = choice._replace(convolves=convolves, shape=request.output_shape)
     with _lock:
         if len(_choices) >= _CHOICES_LIMIT:
             _choices.clear()
-        _choices[key] = (now, name, backend)
-    return name, backend
+        _choices[key] = choice
+    return choice
 
 
 def _key(request: Request) -> tuple[Any, ...]:
@@ -268,24 +288,24 @@ def run_conv(request: ConvRequest, x: Tensor, w: Tensor, pad: Tensor | None = No
     `pad` is the padding's value where only the device knows it. A backend that takes it from there
     is given it; for the others the image is padded before.
     """
-    name, backend = choose(request)
+    _, name, backend, convolves, shape = _chosen(request)
     c = request.convolution
     if pad is not None:
         c = replace(c, pad=pad)
-        if not (getattr(backend, "reads_pad", False) and _convolves(backend, request)):
+        if not (convolves and getattr(backend, "reads_pad", False)):
             x = padded(x, c)
             c = replace(c, padding=((0, 0),) * len(c.padding), pad=None)
             return run_conv(replace(request, x_shape=tuple(x.shape), convolution=c), x, w)
     with guarded(f"backend {name!r}", _WITHOUT):
         prepared = prepared_for(name, backend, request.multiplier, request.device)
-        if _convolves(backend, request):
+        if convolves:
             out = backend.conv(x, w, prepared, request.dtype, c)  # type: ignore[attr-defined]
         else:
             out = convolve_patches(
                 x, w, c, request.dtype,
                 lambda a, b: backend.gemm(a, b, prepared, request.dtype),
             )  # fmt: skip
-    return _checked(name, out, request.output_shape, request)
+    return _checked(name, out, shape, request)
 
 
 _WITHOUT = "leave it out with APPROXHUB_BACKEND=reference"

@@ -13,6 +13,9 @@ import numpy as np
 import pytest
 import torch
 from torch import library
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import approxhub as ah
 from approxhub import ops
@@ -313,6 +316,86 @@ def test_fake_kernel():
     out = lut_gemm(a, b, "no such handle", torch.int64)
     assert (out.shape, out.dtype, out.device.type) == ((2, 3, 5), torch.int64, "meta")
     assert out.is_contiguous()
+
+
+class _Names(TorchDispatchMode):
+    """Notes which operators are called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.names.append(func.name())
+        return func(*args, **(kwargs or {}))
+
+
+class _FunctionNames(TorchFunctionMode):
+    """Likewise, before dispatch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        self.names.append(func.name() if isinstance(func, torch._ops.OpOverload) else "")
+        return func(*args, **(kwargs or {}))
+
+
+class _Tensor(torch.Tensor):
+    """A subclass without a mind of its own."""
+
+
+def _calls():
+    """Each operator on fixed operands, which may be wrapped, and what it gives."""
+    m = ah.exact(8)
+    a, b = (torch.arange(n).to(torch.uint8) for n in (6, 12))
+    x, w = a.reshape(1, 2, 3), b.reshape(3, 2, 2)
+    pad = torch.zeros((), dtype=torch.int32)
+    gemm = (a.reshape(2, 3), b.reshape(3, 4))
+    conv = (x, w, pad)
+    handle = register(m)
+    return m, {
+        "approxhub::lut_gemm": (
+            lambda wrap: lut_gemm(*map(wrap, gemm), handle, torch.int32),
+            lambda: torch.ops.approxhub.lut_gemm.default(*gemm, handle, torch.int32),
+        ),
+        "approxhub::lut_conv": (
+            lambda wrap: ops.lut_conv(*map(wrap, conv), handle, [1], [1, 1], [1], 1, torch.int32),
+            lambda: torch.ops.approxhub.lut_conv.default(
+                *conv, handle, [1], [1, 1], [1], 1, torch.int32
+            ),
+        ),
+    }
+
+
+@pytest.mark.parametrize("name", ["approxhub::lut_gemm", "approxhub::lut_conv"])
+def test_who_watches_sees_the_operator(name):
+    """Modes, the profiler and subclasses meet the operator, which otherwise nothing dispatches."""
+    _held, calls = _calls()
+    call, operator = calls[name]
+    want = operator()
+    assert torch.equal(call(lambda t: t), want)
+    for mode in (_Names(), _FunctionNames()):
+        with mode:
+            found = call(lambda t: t)
+        assert torch.equal(found, want)
+        assert name in mode.names
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        call(lambda t: t)
+    assert name in [event.name for event in profile.events()]
+    assert type(call(lambda t: t.as_subclass(_Tensor))) is _Tensor
+    assert call(lambda t: t.to("meta")).is_meta
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        assert isinstance(call(lambda t: t), FakeTensor)
+
+
+def test_operands_may_be_named():
+    """Operands given by name are the same operands."""
+    m = ah.exact(8)
+    a, b = torch.arange(6).reshape(2, 3), torch.arange(12).reshape(3, 4)
+    found = lut_gemm(b=b, a=a, handle=register(m), dtype=torch.int64, trusted=True)
+    assert torch.equal(found, a @ b)
 
 
 @pytest.mark.parametrize("dtype", [torch.int32, torch.int64])
