@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from approxhub.backends import real
 from approxhub.backends.explanation import Explanation, explain_request
 from approxhub.backends.protocol import Convolution, ConvRequest, GemmRequest
 from approxhub.errors import InputError
@@ -796,7 +797,7 @@ def window_sums(
     Tensor of int64, (N, groups, ...)
     """
     channels = x.shape[1] // groups
-    sums = x.reshape(x.shape[0], groups, channels, *x.shape[2:]).sum(2, dtype=torch.int64)
+    sums = real.summed(x.reshape(x.shape[0], groups, channels, *x.shape[2:]), 2)
     if any(padding):
         # F.pad takes a number, and `pad` may be known on the device alone.
         shift = pad.to(torch.int64) * channels

@@ -15,7 +15,7 @@
 
 #include <stdint.h>
 
-#define AH_ABI 5
+#define AH_ABI 6
 #define AH_PUBLIC __attribute__((visibility("default")))
 
 enum { AH_OK = 0, AH_NO_MEMORY = 1, AH_BAD_ARGUMENT = 2, AH_NOT_FINITE = 3 };
@@ -114,6 +114,10 @@ AH_PUBLIC int32_t ah_quantize(int32_t isa, const float *x, int64_t outer, int64_
                               int64_t inner, const float *scale, const int32_t *zero,
                               float least, float most, uint8_t *codes, float *real, uint8_t *inside,
                               int32_t threads);
+
+/* Sums over the middle of codes (outer, n, inner), signed or not. */
+AH_PUBLIC int32_t ah_sum(int32_t isa, const uint8_t *codes, int64_t outer, int64_t n,
+                         int64_t inner, int32_t is_signed, int64_t *sums, int32_t threads);
 
 /* out = float(acc + term - zero * sum) * scale + bias of acc (outer, channels, inner), with sums
  * (outer, groups, inner); all integers, intermediate ones too, fit 32 bits. What is NULL adds

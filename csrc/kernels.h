@@ -50,6 +50,9 @@ typedef struct {
     /* As in portable.h, compiled for this instruction set. */
     int32_t (*quantize)(const float *x, int64_t n, float scale, float zero, float least,
                         float most, uint8_t *codes, float *real, uint8_t *inside);
+    int32_t (*sum_run)(const uint8_t *codes, int64_t n, uint8_t flip);
+    void (*sum_lines)(const uint8_t *codes, int64_t step, int64_t n, int64_t width, uint8_t flip,
+                      int32_t *sums);
     void (*dequantize_channel)(const int32_t *acc, int64_t n, int32_t term, int32_t zero,
                                const int64_t *sums, float scale, float bias, float *out);
     void (*dequantize_row)(const int32_t *acc, int64_t n, const int64_t *term,

@@ -7,7 +7,7 @@
 #include <math.h>
 #include <stdint.h>
 
-#define AH_PORTABLE quantize, dequantize_channel, dequantize_row, put
+#define AH_PORTABLE quantize, sum_run, sum_lines, dequantize_channel, dequantize_row, put
 
 /* codes[i] = clamp(round(x[i] / scale) + zero); real (code - zero) * scale and whether it was not
  * clamped, where wanted. Returns 0 if a number is not finite. */
@@ -35,6 +35,20 @@ static int32_t quantize(const float *restrict x, int64_t n, float scale, float z
         codes[i] = (uint8_t)(int32_t)code;
     }
     return good;
+}
+
+/* Sum of n bytes, of each of which some bits are flipped. */
+static int32_t sum_run(const uint8_t *codes, int64_t n, uint8_t flip) {
+    int32_t sum = 0;
+    for (int64_t i = 0; i < n; i++) sum += codes[i] ^ flip;
+    return sum;
+}
+
+/* Likewise of n lines; added to `sums`. */
+static void sum_lines(const uint8_t *restrict codes, int64_t step, int64_t n, int64_t width,
+                      uint8_t flip, int32_t *restrict sums) {
+    for (int64_t j = 0; j < n; j++)
+        for (int64_t i = 0; i < width; i++) sums[i] += codes[j * step + i] ^ flip;
 }
 
 /* out = (float)(acc + term - zero * sum) * scale + bias, all integers within 32 bits; either all of

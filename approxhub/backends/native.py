@@ -22,7 +22,7 @@ from approxhub.errors import BackendUnavailableError, EngineError
 
 __all__ = ["NativeLibrary", "load_library"]
 
-ABI = 5
+ABI = 6
 _NAME = "libapproxhub_cpu.so"
 
 _i32, _i64, _pointer = ctypes.c_int32, ctypes.c_int64, ctypes.c_void_p
@@ -121,6 +121,7 @@ _SIGNATURES = {
         _i32, _pointer, _i64, _i64, _i64, _pointer, _pointer, ctypes.c_float, ctypes.c_float,
         _pointer, _pointer, _pointer, _i32,
     ),
+    "ah_sum": (_i32, _pointer, _i64, _i64, _i64, _i32, _pointer, _i32),
     "ah_dequantize": (
         _i32, _pointer, _i64, _i64, _i64, _pointer, _pointer, _pointer, _i64, _pointer, _pointer,
         _pointer, _i32,
@@ -302,6 +303,13 @@ class NativeLibrary:
             return False
         _check(status)
         return True
+
+    def sum(
+        self, isa: int, codes: Tensor, shape: tuple[int, int, int], sums: Tensor, threads: int
+    ) -> None:
+        """Sum codes over the middle of a shape."""
+        signed = codes.dtype == torch.int8
+        _check(self._library.ah_sum(isa, _address(codes), *shape, signed, _address(sums), threads))
 
     def dequantize(
         self,

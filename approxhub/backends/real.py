@@ -1,9 +1,9 @@
 """Quantising and dequantising in one pass, bit for bit as their definitions in torch.
 
 On a CPU the native engine does it, elsewhere the first backend that can, as
-:class:`approxhub.backends.RealNumbers`. Both functions give None where there is none, or it cannot
-(numbers that might not fit 32 bits, a traced program, a forced backend): the caller then does it in
-torch.
+:class:`approxhub.backends.RealNumbers`. These two functions give None where there is none, or it
+cannot (numbers that might not fit 32 bits, a traced program, a forced backend): the caller then
+does it in torch.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from approxhub.backends.routing import forced_backend, real_numbers
 from approxhub.errors import BackendUnavailableError
 from approxhub.reading import observed
 
-__all__ = ["TERMS", "dequantize", "laid", "quantize", "recoder"]
+__all__ = ["TERMS", "dequantize", "laid", "quantize", "recoder", "summed"]
 
 TERMS = 4  # that :class:`approxhub.backends.GradientTables` takes at a time
 
@@ -43,6 +43,10 @@ class _Native:
         return self._library.quantize(
             self._isa, x, shape, scale, zero, limits, codes, real, inside, _threads(x.numel()),
         )  # fmt: skip
+
+    def sum(self, codes: Tensor, shape: tuple[int, int, int], sums: Tensor) -> None:
+        """Codes of 8 bits, summed over the middle of a shape."""
+        self._library.sum(self._isa, codes, shape, sums, _threads(codes.numel()))
 
     def dequantize(
         self, acc: Tensor, shape: tuple[int, int, int], term: Tensor | None, zero: Tensor | None,
@@ -132,6 +136,23 @@ def laid(x: Tensor, axis: int | None) -> tuple[int, int, int]:
         return 1, 1, x.numel()
     axis %= x.dim()
     return x.shape[:axis].numel(), x.shape[axis], x.shape[axis + 1 :].numel()
+
+
+def summed(codes: Tensor, dim: int) -> Tensor:
+    """Sums of integers over a dimension, in int64.
+
+    Torch makes integers of 64 bits of all codes first, which takes longer than most products.
+    """
+    engine = _engine(codes) if codes.dtype in _CODES[True] else None
+    if not isinstance(engine, _Native):
+        return codes.sum(dim, dtype=torch.int64)
+    codes = codes.resolve_neg().contiguous()
+    shape = laid(codes, dim)
+    rest = list(codes.shape)
+    del rest[dim]
+    sums = torch.empty(rest, dtype=torch.int64, device="cpu")
+    engine.sum(codes, shape, sums)
+    return sums
 
 
 def recoder(x: Tensor) -> GradientTables | None:

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from approxhub.backends import real
 from approxhub.errors import InputError
 from approxhub.functional import batched_codes
 from approxhub.multiplier import Multiplier
@@ -149,9 +150,9 @@ class Matmul(ApproxLayer):
         x_sums = w_sums = None
         by = self.multiplication()
         if by.w_zero is not None:
-            x_sums = x_codes.sum(2, dtype=torch.int64).unsqueeze(0)
+            x_sums = real.summed(x_codes, 2).unsqueeze(0)
         if by.x_zero is not None:
-            w_sums = w_codes.sum(1, dtype=torch.int64).flatten()
+            w_sums = real.summed(w_codes, 1).flatten()
         y = self._dequantized(flat, k, x_sums, w_sums, bias)
         return y.reshape(batch, n, rows).transpose(1, 2)
 

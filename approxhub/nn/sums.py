@@ -1,7 +1,7 @@
 """Integer sums of products of codes, and what zero points leave in them.
 
 Layers and integer networks make their sums here, so that both are the same integers. Imports
-torch, the operators and the shapes of products.
+torch, the operators, the engine and the shapes of products.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from approxhub.backends import real
 from approxhub.errors import InputError
 from approxhub.functional import conv_transpose_codes, padding_sums, window_sums
 from approxhub.multiplier import Multiplier
@@ -101,8 +102,8 @@ def sum_products(product: Product, x: Tensor, w: Tensor, by: Multiplication) -> 
 def _(product: LinearProduct, x: Tensor, w: Tensor, by: Multiplication) -> Sums:
     k = w.shape[1]
     acc = lut_gemm(x, w.t(), by.handle, accumulator_dtype(by.multiplier, k), trusted=True)
-    x_sums = None if by.w_zero is None else x.sum(-1, keepdim=True, dtype=torch.int64)
-    w_sums = None if by.x_zero is None else w.sum(-1, dtype=torch.int64)
+    x_sums = None if by.w_zero is None else real.summed(x, -1).unsqueeze(-1)
+    w_sums = None if by.x_zero is None else real.summed(w, -1)
     return Sums(acc, k, x_sums, w_sums)
 
 
@@ -138,7 +139,7 @@ def _(product: ConvProduct, x: Tensor, w: Tensor, by: Multiplication) -> Sums:
             groups=product.groups,
         )  # fmt: skip
     if by.x_zero is not None:
-        w_sums = w.flatten(1).sum(1, dtype=torch.int64)
+        w_sums = real.summed(w.flatten(1), 1)
     return Sums(acc, k, x_sums, w_sums)
 
 

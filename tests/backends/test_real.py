@@ -181,6 +181,29 @@ def test_what_may_not_fit_is_left_to_torch(isa):
         assert real.dequantize(acc, 5, term, None, None, one, None, -1) is None
 
 
+@pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.int16])
+@pytest.mark.parametrize("dim", [0, 1, 2, -1])
+@pytest.mark.parametrize("layout", ["dense", "turned", "sliced"])
+def test_sums_of_codes(isa, layout, dim, dtype):
+    """Sums are those of torch in int64, over any dimension and whatever the strides."""
+    info = torch.iinfo(dtype)
+    codes = torch.randint(info.min, info.max + 1, (5, 1100, 7), dtype=dtype)
+    codes = {"dense": codes, "turned": codes.mT, "sliced": codes[:, ::3]}[layout]
+    found = real.summed(codes, dim)
+    assert found.dtype == torch.int64
+    assert torch.equal(found, codes.sum(dim, dtype=torch.int64))
+
+
+def test_sums_of_codes_that_the_engine_must_not_see(isa):
+    """Where the engine must not look, torch sums: on a forced backend, and in a transform."""
+    codes = torch.randint(-128, 128, (4, 9, 3), dtype=torch.int8)
+    want = codes.sum(1, dtype=torch.int64)
+    with ah.use_backend("reference"):
+        assert torch.equal(real.summed(codes, 1), want)
+    assert torch.equal(torch.vmap(lambda t: real.summed(t, 0))(codes), want)
+    assert real.summed(codes.to("meta"), 1).shape == want.shape
+
+
 @pytest.fixture
 def layer():
     """A layer in evaluation, and an input of it."""

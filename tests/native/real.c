@@ -66,6 +66,28 @@ static int64_t *integers(int64_t n, int64_t least, int64_t most) {
     return values;
 }
 
+static void check_sum(int32_t isa, int64_t outer, int64_t n, int64_t inner, int32_t threads) {
+    uint8_t *codes = take(outer * n * inner, 1);
+    int64_t *sums = take(outer * inner * 8, 8);
+    for (int64_t i = 0; i < outer * n * inner; i++) codes[i] = i % 3 ? (uint8_t)draw() : 128;
+    for (int32_t is_signed = 0; is_signed < 2; is_signed++) {
+        const int32_t status = ah_sum(isa, codes, outer, n, inner, is_signed, sums, threads);
+        if (status != AH_OK) fail("%s: sum, status %d", ah_isa_name(isa), status);
+        for (int64_t i = 0; i < outer * inner; i++) {
+            int64_t sum = 0;
+            for (int64_t j = 0; j < n; j++) {
+                const uint8_t code = codes[(i / inner * n + j) * inner + i % inner];
+                sum += is_signed ? (int8_t)code : code;
+            }
+            if (sums[i] != sum)
+                fail("%s: sum %lld of %lld x %lld x %lld: %lld instead of %lld", ah_isa_name(isa),
+                     (long long)i, (long long)outer, (long long)n, (long long)inner,
+                     (long long)sums[i], (long long)sum);
+        }
+    }
+    give_back(codes, 1), give_back(sums, 8);
+}
+
 enum { SUMS = 1, TERM = 2, BIAS = 4, ALL = 7 };
 
 static void check_dequantize(int32_t isa, const int64_t shape[4], int32_t threads,
@@ -111,5 +133,10 @@ int64_t check_real(int32_t isa) {
                 check_quantize(isa, shapes[i], threads, threads == 1 ? 0 : -128, with & 1);
                 check_dequantize(isa, shapes[i], threads, with);
             }
+    static const int64_t summed[][3] = {{3, 77, 1}, {2, 5, 19}, {4, 9, 2100}, {2, 0, 3}, {0, 4, 2},
+                                        {1, 4194309, 1}, {1, 4194309, 2}};
+    for (size_t i = 0; i < sizeof summed / sizeof *summed; i++)
+        for (int32_t threads = 1; threads < 5; threads += 2, runs++)
+            check_sum(isa, summed[i][0], summed[i][1], summed[i][2], threads);
     return runs;
 }
