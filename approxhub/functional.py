@@ -23,6 +23,7 @@ from approxhub.errors import InputError
 from approxhub.multiplier import Multiplier, resolved
 from approxhub.ops import (
     accumulator_dtype,
+    check_range,
     check_values,
     code_dtype,
     conv_shape,
@@ -551,7 +552,7 @@ def _conv(
     dilations = _per_dimension(name, "dilation", dilation, dims)
     pads = _pairs(name, padding, dims)
     _check_conv(name, dims, x, w, groups)
-    check_values(torch.tensor(pad_value), m.a, "a (padding)")
+    check_range(int(pad_value), int(pad_value), m.a, "a (padding)")
     pad = torch.full((), pad_value, device=x.device)  # filled there: nothing is copied
     handle, dtype = register(m), accumulator_dtype(m, w.shape[1:].numel())
     sums: Tensor = lut_conv(
@@ -820,7 +821,8 @@ def window_sums(
 
 
 def _is_integer(value: Any) -> bool:
-    return isinstance(value, Integral) and not isinstance(value, bool)
+    # Nearly all are plain ones, and an abstract class is slow to tell.
+    return type(value) is int or (isinstance(value, Integral) and not isinstance(value, bool))
 
 
 def _integers(value: Any, count: int) -> bool:

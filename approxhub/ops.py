@@ -203,6 +203,16 @@ def check_values(t: Tensor, f: OperandFormat, name: str) -> None:
     if (info.min >= f.min and info.max <= f.max) or t.numel() == 0 or t.is_meta or capturing(t):
         return
     low, high = (int(v) for v in torch.aminmax(t))
+    check_range(low, high, f, name)
+
+
+def check_range(low: int, high: int, f: OperandFormat, name: str) -> None:
+    """Refuse values of which the smallest or the largest is outside an operand's range.
+
+    Raises
+    ------
+    OperandRangeError
+    """
     if low < f.min or high > f.max:
         raise OperandRangeError(
             f"operand {name}: value {low if low < f.min else high} is outside {f.min}..{f.max} "

@@ -577,6 +577,16 @@ def test_values_are_checked(function):
         function(x.float(), w, U8)
 
 
+@pytest.mark.parametrize("bad", [-1, 256, np.int64(256), 2**70])
+def test_the_padding_has_to_be_an_operand(bad):
+    """So is a value of the padding that the operand does not have, however large."""
+    x, w = torch.zeros((1, 1, 3, 3)).to(torch.uint8), torch.zeros((1, 1, 2, 2)).to(torch.uint8)
+    with pytest.raises(OperandRangeError, match=rf"\(padding\): value {bad} is outside 0..255"):
+        conv2d(x, w, U8, padding=1, pad_value=bad)
+    good = conv2d(x, w + 1, U8, padding=1, pad_value=np.int64(255))
+    assert torch.equal(good, conv2d(x, w + 1, U8, padding=1, pad_value=255))
+
+
 @pytest.mark.parametrize("dims", [1, 2, 3])
 def test_errors_name_the_function(dims):
     """An error begins with the name of the function that was called."""
