@@ -3,12 +3,57 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["replacing"]
+__all__ = ["replacing", "target_of"]
+
+_KINDS = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+
+
+def target_of(path: str | os.PathLike[str]) -> Path:
+    """Where to write what is to stand at `path`: of a symbolic link, what it points to.
+
+    Parameters
+    ----------
+    path : path
+        A regular file, or nothing yet.
+
+    Returns
+    -------
+    Path
+        The same without symbolic links, also if nothing is there.
+
+    Raises
+    ------
+    OSError
+        If something else is there, which a file must not take the place of: a device, a pipe,
+        a folder.
+
+    Examples
+    --------
+    >>> target_of(os.devnull)
+    Traceback (most recent call last):
+        ...
+    OSError: [Errno 22] it is a device; name a regular file: '/dev/null'
+    """
+    # The path itself is asked: /dev/stdout resolves to a name that is none.
+    with contextlib.suppress(FileNotFoundError):
+        kind = stat.S_IFMT(os.stat(path).st_mode)
+        if kind != stat.S_IFREG:
+            what = _KINDS.get(kind, "no regular file")
+            raise OSError(errno.EINVAL, f"it is {what}; name a regular file", os.fspath(path))
+    return Path(os.path.realpath(path))
 
 
 @contextlib.contextmanager
@@ -16,11 +61,12 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Give a temporary path beside `path`, and put what is written there in its place.
 
     Whatever goes wrong before that, `path` is as it was, and nothing is left behind.
+    A symbolic link stays one: what it points to is replaced.
 
     Parameters
     ----------
     path : path
-        The file to write.
+        The file to write: a regular one, if there is any.
 
     Yields
     ------
@@ -30,7 +76,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     Raises
     ------
     OSError
-        If it cannot be written.
+        If it cannot be written, or is a device, a pipe or a folder.
 
     Examples
     --------
@@ -41,7 +87,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     >>> path.read_text(), len(list(path.parent.iterdir()))
     ('all of it', 1)
     """
-    path = Path(path)
+    path = target_of(path)
     temporary = path.with_name(f".{path.name}-{secrets.token_hex(8)}.tmp")
     try:
         yield temporary

@@ -38,7 +38,7 @@ def command(
 
     ID may be any id, with modifiers too. The format is told by the suffix: .npy, .npz, .h5, .bin,
     .txt, .triples, .csv or .h. Orders are pattern and ab when not given. The file appears whole
-    or not at all.
+    or not at all; of a symbolic link the target is written, and devices and pipes are refused.
     """
     from approxhub.formats import write_table
     from approxhub.registry.client import load

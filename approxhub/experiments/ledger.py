@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 
 from approxhub.errors import ExperimentError
 from approxhub.experiments.result import SCHEMA_VERSION, Result, csv_text, json_line
-from approxhub.files import replacing
+from approxhub.files import replacing, target_of
 
 __all__ = ["Ledger", "read_file", "stem"]
 
@@ -100,6 +100,8 @@ class Ledger:
             return
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
+            for suffix in (".json", ".csv"):
+                target_of(_beside(path, suffix))
             lock = FileLock(path.with_name(f".{path.name}.lock"))
             lock.acquire(timeout=0)
         except Timeout:

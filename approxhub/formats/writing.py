@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from approxhub.errors import InputError
-from approxhub.files import replacing
+from approxhub.files import replacing, target_of
 from approxhub.formats.about import about
 from approxhub.formats.assembly import disassemble
 from approxhub.formats.reading import Pathlike, all_formats, format_named
@@ -29,7 +29,8 @@ def write_table(
 ) -> None:
     r"""Write a multiplier's products into a file.
 
-    The file appears whole or not at all.
+    The file appears whole or not at all. Of a symbolic link the target is written; devices and
+    pipes are refused.
 
     Parameters
     ----------
@@ -73,6 +74,8 @@ def write_table(
         raise InputError(f"{path}: the format {chosen.name!r} can only be read")
     if path.is_dir():
         raise InputError(f"{path} is a folder; name a file")
+    with about(path, "written"):
+        target_of(path)
     if not overwrite and path.exists():
         raise InputError(f"{path} is there already; --force (Python: overwrite=True) replaces it")
     data = disassemble(multiplier, index_order=index_order, operand_order=operand_order)

@@ -277,6 +277,8 @@ def export(model: nn.Module, example: Tensor, path: str | os.PathLike[str]) -> N
         in ONNX here; what and where is said.
     CalibrationError
         If a layer has no range yet.
+    InputError
+        If the file cannot be written.
 
     Examples
     --------
@@ -315,8 +317,11 @@ def export(model: nn.Module, example: Tensor, path: str | os.PathLike[str]) -> N
     entry = proto.metadata_props.add()
     entry.key, entry.value = "approxhub", _metadata(layers)
     onnx.checker.check_model(proto, full_check=True)
-    with replacing(path) as temporary:
-        temporary.write_bytes(proto.SerializeToString())
+    try:
+        with replacing(path) as temporary:
+            temporary.write_bytes(proto.SerializeToString())
+    except OSError as error:
+        raise InputError(f"{path} cannot be written: {error.strerror or error}") from error
 
 
 def _written(model: nn.Module, traced: fx.Graph, example: Tensor, shape: Sequence[int]) -> Any:

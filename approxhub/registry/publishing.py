@@ -130,7 +130,7 @@ def write_index(index: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
         If it cannot be written.
     """
     path = Path(path)
-    if path.exists():
+    if path.is_file():
         old, new = (parse_index(decode_json(r, str(path)), str(path)) for r in (
             read_file(path), render_index(index).encode()
         ))  # fmt: skip

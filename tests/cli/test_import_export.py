@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -264,3 +265,21 @@ def test_export_refusals(run: Callable[..., Any], tmp_path: Path) -> None:
     assert run("export", "exact:4u", str(tmp_path / "gone" / "t.npy")).code == 1
     assert run("export", "exact:16u", str(tmp_path / "t.npy")).code == 1
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("force", [[], ["--force"]])
+def test_export_onto_what_is_no_file(
+    run: Callable[..., Any], tmp_path: Path, force: list[str]
+) -> None:
+    """A pipe stays one, with --force too, and a link to a device is not replaced."""
+    os.mkfifo(tmp_path / "pipe.npy")
+    (tmp_path / "link.npy").symlink_to("/dev/null")
+    for name, what in (("pipe.npy", "a pipe"), ("link.npy", "a device")):
+        ran = run("export", "exact:4u", str(tmp_path / name), *force)
+        assert (ran.code, ran.out) == (1, "")
+        assert ran.err == (
+            f"error: {tmp_path / name}: cannot be written: it is {what}; name a regular file\n"
+        )
+    assert (tmp_path / "pipe.npy").is_fifo()
+    assert (tmp_path / "link.npy").is_symlink()
+    assert len(list(tmp_path.iterdir())) == 2

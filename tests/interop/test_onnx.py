@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -137,3 +138,14 @@ def test_what_has_no_form(images, tmp_path):
     model[0].set_datapath("padding=skip")
     with pytest.raises(ConversionError, match="datapath"):
         export(model, images, path)
+
+
+def test_a_file_that_cannot_be_written(tmp_path):
+    """A pipe is refused with our error, and stays one."""
+    path = tmp_path / "model.onnx"
+    os.mkfifo(path)
+    layer = ah.nn.Linear(4, 2, multiplier="exact:8s")
+    ah.calibrate(layer, [torch.randn(8, 4)]).eval()
+    with pytest.raises(InputError, match="cannot be written: it is a pipe"):
+        export(layer, torch.randn(8, 4), path)
+    assert path.is_fifo()
