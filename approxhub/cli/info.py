@@ -35,6 +35,7 @@ def command(id: str, as_json: bool) -> None:
     """Show all that is known of a multiplier.
 
     The network is not used: of one that is not in the cache, only what the index says is shown.
+    So it is where the cache has another table than the index says now.
     Computed error metrics stand beside those that the source prints.
     """
     record = _record(id)
@@ -92,11 +93,15 @@ def _known(found: Multiplier, entry: Entry | None) -> dict[str, Any]:
         "doi": provenance.doi or (entry.doi if entry else None),
         "provenance": dataclasses.asdict(provenance),
         "cached": Store().has(MultiplierId.parse(found.id).base),
+        "outdated": False,
     }
 
 
 def _listed(entry: Entry) -> dict[str, Any]:
-    """What the index says of a multiplier that is not in the cache."""
+    """What the index says of a multiplier that is not in the cache, or there as it was before."""
+    from approxhub.ids import MultiplierId
+    from approxhub.registry.store import Store
+
     return {
         "id": entry.id,
         "table_sha256": entry.table_sha256,
@@ -120,6 +125,7 @@ def _listed(entry: Entry) -> dict[str, Any]:
         "doi": entry.doi,
         "provenance": None,
         "cached": False,
+        "outdated": Store().has(MultiplierId.parse(entry.id)),
     }
 
 
@@ -182,7 +188,10 @@ def _lines(record: dict[str, Any]) -> list[tuple[str, str]]:
     provenance = record["provenance"] or {}
     rows += [(k, provenance[k]) for k in ("commit", "path") if provenance.get(k)]
     rows += [("note", n) for n in provenance.get("notes", ())]
-    rows.append(("cached", "yes" if record["cached"] else "no"))
+    cached = "yes" if record["cached"] else "no"
+    if record["outdated"]:
+        cached = f"another table, of before; `approxhub fetch {record['id']}` brings this one"
+    rows.append(("cached", cached))
     return rows
 
 

@@ -25,7 +25,7 @@ from approxhub.multiplier import MAX_TABLE_BITS, Multiplier, Provenance
 from approxhub.registry.context import FetchContext
 from approxhub.registry.index import C_MODEL, Circuit, Index
 
-__all__ = ["acquire", "disagreements"]
+__all__ = ["acquire", "disagreements", "notes_on"]
 
 # Units of the last printed digit: the libraries round, and sometimes cut. Above 8 x 8 bits some
 # digits come from single-precision sums.
@@ -112,8 +112,7 @@ def acquire(
                 "wrong"
             )
     if multiplier.has_table:
-        small = entry.a.bits + entry.b.bits <= _SMALL_BITS
-        notes = disagreements(entry.printed, multiplier.metrics, _UNITS if small else _WIDE_UNITS)
+        notes = notes_on(multiplier, entry.printed)
         if notes:
             return made(notes)
     return multiplier
@@ -162,6 +161,12 @@ def _library(index: Index) -> Iterator[None]:
         where = f", {index.repository}" if index.repository else ""
         error.args = (f"{error}{where}; see docs/how-to/work-offline.md", *error.args[1:])
         raise
+
+
+def notes_on(multiplier: Multiplier, printed: Mapping[str, str]) -> tuple[str, ...]:
+    """What is to be noted of a multiplier with a table whose source prints these metrics."""
+    small = multiplier.a.bits + multiplier.b.bits <= _SMALL_BITS
+    return disagreements(printed, multiplier.metrics, _UNITS if small else _WIDE_UNITS)
 
 
 def disagreements(

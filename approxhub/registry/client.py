@@ -5,6 +5,7 @@ Imports the catalogue and the store; whatever is heavy is imported by the steps 
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 import threading
 import warnings
@@ -23,7 +24,7 @@ from approxhub.errors import (
     VerificationError,
 )
 from approxhub.ids import LOCAL, Modifier, MultiplierId
-from approxhub.multiplier import Multiplier
+from approxhub.multiplier import Hardware, Multiplier
 from approxhub.plugins.descriptors import MultiplierSource
 from approxhub.registry.catalogue import (
     close_ids,
@@ -217,6 +218,8 @@ def _fetched(store: Store, id: str, offline: bool | None, *, force: bool) -> Fet
 def peek(id: MultiplierId) -> Multiplier | None:
     """Return a multiplier by its full id if that needs no download, else None.
 
+    None too if the cache has another table under the id than its source lists now.
+
     Raises
     ------
     VerificationError, StoreError
@@ -227,6 +230,8 @@ def peek(id: MultiplierId) -> Multiplier | None:
         if not source.cache:
             return _modified(_ask(source, id.base, FetchContext(offline=True)), id.modifiers)
     base = Store().get(str(id.base))
+    if base is not None and id.source != LOCAL:
+        base = _as_listed(base, entry_of(id))
     return None if base is None else _modified(base, id.modifiers)
 
 
@@ -337,10 +342,45 @@ def _cached(store: Store, id: MultiplierId) -> Multiplier | None:
         what = str(error).partition("; `approxhub fetch")[0]
         _warn(f"{what}; it is being fetched again")
         return None
-    if found is None:
+    return None if found is None else _as_listed(found, entry_of(id))
+
+
+def _as_listed(found: Multiplier, entry: Entry | None) -> Multiplier | None:
+    """What the cache has, with the figures that its source lists now; None if it is another one.
+
+    What the source does not say stays as it was when it was fetched.
+    """
+    if entry is None:
+        return found
+    if not _is_current(found, entry):
         return None
-    entry = entry_of(id)
-    return found if entry is None or _is_current(found, entry) else None
+    was = found.provenance
+    texts = {k: getattr(entry, k) or getattr(was, k) for k in ("licence", "citation", "doi")}
+    hardware = entry.hardware if entry.hardware != Hardware() else found.hardware
+    printed = dict(entry.printed or found.printed)
+    notes = was.notes
+    if printed != found.printed and found.has_table:
+        from approxhub.registry.acquisition import notes_on
+
+        old = notes_on(found, found.printed)
+        notes = (*(n for n in notes if n not in old), *notes_on(found, printed))
+    provenance = dataclasses.replace(was, **texts, notes=notes)
+    if (hardware, printed, provenance) == (found.hardware, found.printed, was):
+        return found
+    made = Multiplier(
+        found.id,
+        found.a,
+        found.b,
+        table=found.table if found.has_table else None,
+        circuit=found.circuit,
+        hardware=hardware,
+        printed=printed,
+        provenance=provenance,
+    )
+    for known in ("identity", "metrics"):  # of the same table: spare counting it again
+        if known in found.__dict__:
+            made.__dict__[known] = found.__dict__[known]
+    return made
 
 
 def _is_current(found: Multiplier, entry: Entry) -> bool:

@@ -17,7 +17,7 @@ from approxhub.registry import Store, load
 
 INFO_KEYS = {
     *("id", "table_sha256", "a", "b", "metrics", "metrics_method", "hardware", "rank"),
-    *("error_rank", "printed", "licence", "citation", "cached"),
+    *("error_rank", "printed", "licence", "citation", "cached", "outdated"),
 }
 LAB_HARDWARE = {
     **{"power_mw": 0.25, "area_um2": 10.0, "delay_ns": 1.0, "technology": "LAB1", "luts": None}

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from approxhub import load
+
 A = np.arange(16).reshape(-1, 1)
 TABLE = A * A.T + 64 + A
 
@@ -71,6 +73,51 @@ def test_update(folder: Path, run: Any) -> None:
     assert accepted["changes"] == [
         {"id": "mylab:v1/new", "kind": "changed", "details": ["power_mw none -> 7.0"]}
     ]
+
+
+def test_info_after_an_accepted_change(folder: Path, run: Any) -> None:
+    """Of another table it shows what the index says, until it is fetched; figures at once."""
+
+    def publish(table: Any, power: float, wce: str) -> str:
+        np.save(folder / "odd.npy", table)
+        (folder / "index.json").unlink(missing_ok=True)
+        run("index", "build", str(folder))
+        index = json.loads((folder / "index.json").read_text())
+        row = index["multipliers"][0]
+        row["printed"], row["hardware"]["power_mw"] = {"wce": wce}, power
+        (folder / "index.json").write_text(json.dumps(index))
+        return str(row["table_sha256"])
+
+    def info() -> dict[str, Any]:
+        return dict(run("info", "mylab:v1/odd", "--json").json)
+
+    first = publish(TABLE, 1, "79")
+    run("index", "add", "mylab", str(folder))
+    run("fetch", "mylab:v1/odd")
+    assert (info()["table_sha256"], info()["outdated"]) == (first, False)
+
+    second = publish(TABLE + 1, 2, "80")
+    run("index", "update", "mylab", "--accept")
+    found = info()
+    assert (found["table_sha256"], found["metrics"], found["printed"]) == (
+        second, None, {"wce": "80"},
+    )  # fmt: skip
+    assert (found["hardware"]["power_mw"], found["cached"], found["outdated"]) == (2, False, True)
+    assert run("info", "mylab:v1/odd").out.endswith(
+        "another table, of before; `approxhub fetch mylab:v1/odd` brings this one\n"
+    )
+    listed = run("list", "mylab:*", "--computed", "--json").json[0]
+    assert listed["figures"]["mae_pct"] is None  # not that of the table of before
+    run("fetch", "mylab:v1/odd")
+    assert (info()["metrics"]["wce"], info()["cached"], info()["outdated"]) == (80, True, False)
+
+    assert publish(TABLE + 1, 3, "7") == second
+    run("index", "update", "mylab", "--accept")
+    found = info()
+    assert (found["printed"], found["hardware"]["power_mw"]) == ({"wce": "7"}, 3)
+    assert (found["metrics"]["wce"], found["cached"]) == (80, True)
+    assert found["provenance"]["notes"] == ["printed wce 7, computed 80"]
+    assert load("mylab:v1/odd").hardware.power_mw == 3
 
 
 def test_remove(folder: Path, run: Any) -> None:
