@@ -5,9 +5,14 @@ Commands are imported when they are run. Imports click and the errors, nothing e
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import importlib
 import keyword
+import os
+import sys
 import warnings
+from collections.abc import Iterator
 from typing import Any, TextIO
 
 import click
@@ -43,6 +48,9 @@ COMMANDS = {
     "sweep": "Evaluate a model of yours with many multipliers; goes on where it was stopped.",
     "verify": "Check what lies in the cache, byte by byte.",
 }
+
+
+_CLOSED_PIPE = 141  # what a shell reports of a program that SIGPIPE ended, as it does most
 
 
 def _module(name: str) -> str:
@@ -96,9 +104,14 @@ class LazyGroup(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl(rows)
 
+    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
+        """Read the arguments; help and version are printed here."""
+        with _output_may_fail():
+            return super().make_context(*args, **kwargs)
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command; our own errors are printed without a traceback."""
-        with warnings.catch_warnings():
+        with _output_may_fail(), warnings.catch_warnings():
             warnings.simplefilter("default", UserWarning)
             warnings.showwarning = _show_warning
             try:
@@ -106,6 +119,42 @@ class LazyGroup(click.Group):
             except ApproxHubError as error:
                 click.echo(f"error: {error}", err=True)
                 ctx.exit(error.exit_code)
+
+
+@contextlib.contextmanager
+def _output_may_fail() -> Iterator[None]:
+    """End quietly where nobody reads on, and with one line where output cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        if not _is_of_output(error):
+            raise
+        _discard_output()
+        if error.errno == errno.EPIPE:
+            raise click.exceptions.Exit(_CLOSED_PIPE) from None
+        with contextlib.suppress(OSError):
+            click.echo(f"error: output cannot be written: {error.strerror or error}", err=True)
+        raise click.exceptions.Exit(1) from None
+
+
+def _is_of_output(error: OSError) -> bool:
+    """Whether an error came out of printing, rather than of some file or connection."""
+    last = error.__traceback__
+    while last is not None and last.tb_next is not None:
+        last = last.tb_next
+    return last is not None and last.tb_frame.f_code is click.echo.__code__
+
+
+def _discard_output() -> None:
+    """Let what is still waiting go nowhere, or Python complains about it at its end."""
+    for stream in filter(None, (sys.stdout, sys.stderr)):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+            continue
+        with contextlib.suppress(OSError, ValueError):
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, stream.fileno())
+            os.close(nowhere)
 
 
 def _show_warning(
