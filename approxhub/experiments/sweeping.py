@@ -130,7 +130,7 @@ def sweep(
         If rows cannot be kept, or `path` has rows of another model, of other metrics, or of other
         ranges than a calibrated `model` has.
     CalibrationError
-        If there is nothing to calibrate with.
+        If there is nothing to calibrate with, or the model cannot be run on it.
     ConversionError
         If the model has no layer that could be converted.
     InputError
@@ -408,18 +408,25 @@ def _as_arguments(batch: Any) -> tuple[Sequence[Any], Mapping[str, Any]]:
 
 @contextmanager
 def _explained(model: nn.Module, batches: Sequence[Any]) -> Iterator[None]:
-    """Say where a model and its input are, if the cause of an error is that they are apart."""
+    """Make what a model or its batches raise our error; say so if they are on two devices."""
     try:
         yield
-    except RuntimeError as error:
+    except ApproxHubError:
+        raise
+    except Exception as error:
         args, kwargs = _as_arguments(batches[0]) if batches else ((), {})
-        given = {t.device for t in (*args, *kwargs.values()) if isinstance(t, Tensor)}
-        here = {t.device for t in model.parameters()}
-        if not given or given <= here:
-            raise
-        there, mine = (", ".join(sorted(map(str, s))) for s in (given, here))
-        raise InputError(
-            f"the batches are on {there}, but the model is on {mine}; move one to the other"
+        given = [t for t in (*args, *kwargs.values()) if isinstance(t, Tensor)]
+        devices, here = {t.device for t in given}, {t.device for t in model.parameters()}
+        if isinstance(error, RuntimeError) and devices - here:
+            there, mine = (", ".join(sorted(map(str, s))) for s in (devices, here))
+            raise InputError(
+                f"the batches are on {there}, but the model is on {mine}; move one to the other"
+            ) from error
+        shapes = ", ".join(str(tuple(t.shape)) for t in given)
+        first = f"; the first batch has the shape {shapes}" if shapes else ""
+        raise CalibrationError(
+            f"running the model on the calibration batches raised {type(error).__name__}: "
+            f"{error}{where(error)}{first}"
         ) from error
 
 
@@ -517,7 +524,8 @@ def _evaluate(
         return kept
     starting()
     if trial.first is not None:
-        preparation.apply(model)
+        with _explained(model, ()):
+            preparation.apply(model)
     with _seeded(seed, model):
         try:
             value = evaluate(model)

@@ -65,6 +65,19 @@ def elsewhere():
     return torch.nn.Linear(6, 4, device="meta")
 
 
+def narrow():
+    return [X[:16, :5]]
+
+
+def torn():
+    yield X[:16]
+    raise OSError("the disk is gone")
+
+
+def keywords():
+    return [{"nosuch": X}]
+
+
 number = 3
 """
 
@@ -190,6 +203,29 @@ def test_a_failing_evaluator_has_exit_code_1(run: Any, evaluator: str, said: str
     assert [f["multiplier"] for f in json.loads(result.stdout)["failed"]] == [
         "exact:8s", "roba:8s",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("calibration", "said"),
+    [
+        ("narrow", "RuntimeError: mat1 and mat2 shapes cannot be multiplied"),
+        ("narrow", "; the first batch has the shape (16, 5)\n"),
+        ("torn", "OSError: the disk is gone ({folder}/experiment.py, line "),
+        ("keywords", "TypeError: Sequential.forward() got an unexpected keyword argument 'nosuch'"),
+    ],
+)
+def test_calibration_that_fails_has_exit_code_1(
+    run: Any, tmp_path: Path, calibration: str, said: str
+) -> None:
+    """Batches that do not fit the model, or raise, are one line that says what was raised."""
+    for command in ("evaluate", "sweep"):
+        result = run(command, "experiment:model", "exact:8s", "--calibration",
+                     f"experiment:{calibration}")  # fmt: skip
+        assert result.exit_code == 1, result.output
+        (line,) = (s for s in result.stderr.splitlines(True) if s.startswith("error: "))
+        assert line.startswith("error: running the model on the calibration batches raised ")
+        assert said.format(folder=tmp_path) in line
+        assert result.stderr.endswith(line)
 
 
 def test_a_multiplier_that_is_not_there_has_exit_code_3(run: Any, tmp_path: Path) -> None:
