@@ -45,6 +45,7 @@ __all__ = [
     "Change",
     "Pin",
     "add_index",
+    "built_in_names",
     "differences",
     "pin_sources",
     "read_pin",
@@ -352,7 +353,7 @@ def _not_added(store: Store, name: str) -> NotFoundError:
 def pin_sources() -> list[MultiplierSource]:
     """Sources of the indexes that were added, by the names of the files alone."""
     store = Store()
-    built_in = _built_in()
+    built_in = built_in_names()
     found = []
     for name in store.index_names():
         if name in built_in:
@@ -364,7 +365,8 @@ def pin_sources() -> list[MultiplierSource]:
     return found
 
 
-def _built_in() -> set[str]:
+def built_in_names() -> set[str]:
+    """Names that no index may have: of what ApproxHub ships, and of tables of one's own."""
     from approxhub.families import family_sources
 
     return {LOCAL, *(s.name for s in (*index_sources(), *family_sources()))}
@@ -382,7 +384,7 @@ def _check_free(name: str) -> None:
     from approxhub.plugins import host
 
     known = {s.name for s in host().all("approxhub_multiplier_sources", MultiplierSource)}
-    if name in _built_in() or name in known - set(Store().index_names()):
+    if name in built_in_names() or name in known - set(Store().index_names()):
         raise InputError(
             f"the source {name!r} exists already; an index of this name cannot be added"
         )

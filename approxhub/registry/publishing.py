@@ -22,7 +22,7 @@ from approxhub.registry.index import (
     read_file,
     render_index,
 )
-from approxhub.registry.pins import INDEX_NAME, differences
+from approxhub.registry.pins import INDEX_NAME, built_in_names, differences
 
 if TYPE_CHECKING:
     from approxhub.metrics import Metrics
@@ -71,6 +71,8 @@ def build_index(
         If there is no such folder, or a file that ``metadata.json`` names is not in it.
     IndexFormatError
         If ``metadata.json`` is missing, or says something that no index can say.
+    InputError
+        If the source has the name of a built-in one.
     ApproxHubError
         If a file cannot be read; it is named.
 
@@ -166,6 +168,11 @@ def _metadata(folder: Path, source: str | None, release: str | None) -> dict[str
     missing = [key for key in ("source", "release", "licence") if not found.get(key)]
     if missing:
         raise IndexFormatError(f"{path}: {', '.join(missing)} must be there")
+    if isinstance(found["source"], str) and found["source"] in built_in_names():
+        raise InputError(
+            f"{path if source is None else '--source'}: the source {found['source']!r} is built "
+            "in, and an index of it could not be added; choose another name"
+        )
     for key, kind in (("multipliers", dict), ("citations", dict), ("ignore", list)):
         if not isinstance(found.get(key) or kind(), kind):
             raise IndexFormatError(f"{path}: {key!r} must be {_article(kind)}")

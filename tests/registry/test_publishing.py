@@ -171,6 +171,20 @@ def test_bad_metadata(make: Any, change: Any, says: str | None) -> None:
     assert "metadata.json" in str(caught.value)
 
 
+@pytest.mark.parametrize("name", ["exact", "drum", "evoapproxlib", "local"])
+def test_built_in_names(make: Any, name: str) -> None:
+    """A name that nobody could add is refused, wherever it stands."""
+    folder = make({**METADATA, "operands": "4u", "source": name}, a=ODD)
+    with pytest.raises(
+        errors.InputError, match=rf"metadata\.json: the source '{name}' is built in"
+    ):
+        build_index(folder)
+    assert build_index(folder, source="mylab")["source"] == "mylab"
+    make({**METADATA, "operands": "4u"})
+    with pytest.raises(errors.InputError, match=f"--source: the source '{name}' is built in"):
+        build_index(folder, source=name)
+
+
 def test_missing_things(make: Any, tmp_path: Path) -> None:
     """No folder, no metadata, no tables, a table that is named but not there: each is said."""
     with pytest.raises(errors.NotFoundError, match="no such folder"):
