@@ -317,8 +317,9 @@ class PluginHost:
                 chosen[key] = winners[0]
                 self._takes_part(winners[0][0])
             losers = [o for o in offers if o not in winners]
+            clash = _clash(key, offers, winners, kind) if losers else ""
             for plugin, _ in losers:
-                why = f"{hook}: {key!r} is offered by {_names(offers)}"
+                why = f"{hook}: {clash}"
                 self._clashes.setdefault(hook, {})[key] = why
                 self._fail(self._status[plugin], why)
         return dict(sorted(chosen.items()))
@@ -355,6 +356,12 @@ class PluginHost:
         causes = "; ".join(f"{s.name} ({s.error})" for s in failed)
         hint = f"; plug-ins that do not (fully) take part: {causes}" if failed else ""
         raise NotFoundError(f"no {noun} is called {name!r}; known: {known}{hint}")
+
+    def clash(self, hook: str, name: str) -> str | None:
+        """Who else offers the record called `name` and is not listened to, or None."""
+        self._collect(hook)
+        why = self._clashes.get(hook, {}).get(name)
+        return None if why is None else why.removeprefix(f"{hook}: ")
 
     def add_commands(self, cli: Any) -> None:
         """Let every plug-in add its commands; one that raises is only reported."""
@@ -422,6 +429,22 @@ def _key(record: Any) -> Any:
 def _mentions(text: str, name: str) -> bool:
     """Whether a name stands in a text by itself, not as a part of another."""
     return re.search(rf"(?<![\w.-]){re.escape(name)}(?!\.?[\w-])", text) is not None
+
+
+def _clash(
+    key: str, offers: list[tuple[str, Any]], winners: list[tuple[str, Any]], kind: type
+) -> str:
+    """Say who offers one name, and whose is used if that is not plain."""
+    if kind is descriptors.MultiplierSource and winners:
+        from approxhub.registry.store import Store
+
+        if key in Store().index_names():  # what the built-in plug-in offers, but no part of it
+            return (
+                f"{key!r} is an index that was added, which is used, and is offered by "
+                f"{_names([o for o in offers if o not in winners])} too; `approxhub index remove "
+                f"{key}` makes room for the plug-in's"
+            )
+    return f"{key!r} is offered by {_names(offers)}"
 
 
 def _names(offers: list[tuple[str, Any]]) -> str:

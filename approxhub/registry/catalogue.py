@@ -24,6 +24,7 @@ __all__ = [
     "close_ids",
     "entries",
     "entry_of",
+    "hidden",
     "not_found",
     "resolve",
     "resolve_id",
@@ -62,6 +63,14 @@ def source_of(name: str) -> MultiplierSource:
         raise UnknownMultiplierError(
             f"no source is called {name!r}; known are {', '.join(known)}{hint}", close
         ) from None
+
+
+def hidden(name: str) -> str:
+    """What to add to an error if other plug-ins offer a source of this name that is not used."""
+    from approxhub.plugins import host
+
+    clash = host().clash(_HOOK, name)
+    return "" if clash is None else f"; {clash}"
 
 
 def _listed(source: MultiplierSource) -> list[Entry]:
@@ -193,6 +202,7 @@ def not_found(id: MultiplierId) -> UnknownMultiplierError:
     else:
         close = list(dict.fromkeys([*_own(id.path), *_without_colon(id.path), *close_ids(id)]))
     hint = f"did you mean {', '.join(close)}?" if close else "`approxhub list` shows what there is"
+    hint += hidden(id.source or "")
     return UnknownMultiplierError(f"no source has the multiplier {str(id.base)!r}; {hint}", close)
 
 

@@ -29,6 +29,7 @@ from approxhub.plugins.descriptors import MultiplierSource
 from approxhub.registry.catalogue import (
     close_ids,
     entry_of,
+    hidden,
     not_found,
     resolve_id,
     source_of,
@@ -401,9 +402,12 @@ def _ask(source: MultiplierSource, id: MultiplierId, context: FetchContext) -> M
         return made
     except UnknownMultiplierError as error:
         close = error.close or close_ids(id)
-        if all(c in str(error) for c in close):  # none, or its source names them already
+        named = all(c in str(error) for c in close)  # none, or its source names them already
+        hint = "" if named else f"; did you mean {', '.join(close)}?"
+        hint += hidden(source.name)
+        if not hint:
             raise
-        raise UnknownMultiplierError(f"{error}; did you mean {', '.join(close)}?", close) from error
+        raise UnknownMultiplierError(f"{error}{hint}", close) from error
     except ApproxHubError:
         raise
     except Exception as error:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,8 @@ import pytest
 import approxhub as ah
 from approxhub import errors
 from approxhub.formats import write_table
-from approxhub.registry import Store, entries, fetch, resolve, verify
+from approxhub.plugins import MultiplierSource, hookimpl, host
+from approxhub.registry import Entry, Store, entries, fetch, resolve, verify
 from approxhub.registry.pins import add_index, read_pin, remove_index, update_index
 from approxhub.registry.publishing import build_index, write_index
 
@@ -218,6 +220,31 @@ def test_taken_names(folder: Path, name: str) -> None:
     edit(folder, lambda d: d.update(source=name))
     with pytest.raises(errors.InputError, match=f"{name}.*exists already"):
         add_index(name, str(folder))
+
+
+def test_a_plugin_of_the_name_of_an_added_index(folder: Path) -> None:
+    """The index is used; what the plug-in has is not there, with an error that says why."""
+    add_index("mylab", str(folder))
+    four = ah.OperandFormat(4, signed=False)
+    for plugin in ("their-plugin", "another"):
+        source = MultiplierSource("mylab", lambda: [Entry("mylab:or1", four, four)], lambda *_: 1)
+        hook = hookimpl(lambda source=source: [source])
+        host().register(SimpleNamespace(approxhub_multiplier_sources=hook), plugin)
+    why = (
+        "'mylab' is an index that was added, which is used, and is offered by another and "
+        "their-plugin too; `approxhub index remove mylab` makes room for the plug-in's"
+    )
+    assert {row.name: row.error for row in host().status() if row.error} == dict.fromkeys(
+        ("another", "their-plugin"), f"approxhub_multiplier_sources: {why}"
+    )
+    assert ah.load("mylab:v1/odd")(1, 1) == TABLE[1, 1]
+    with pytest.raises(errors.UnknownMultiplierError) as caught:
+        ah.load("mylab:or1")
+    assert str(caught.value).endswith(why)
+    host().unregister("another")
+    remove_index("mylab")
+    assert resolve("mylab:or1") == "mylab:or1"
+    assert {row.error for row in host().status()} == {None}
 
 
 def test_name_must_be_its_own(folder: Path) -> None:
