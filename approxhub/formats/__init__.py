@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from approxhub.formats.data import MAX_ENTRIES, MAX_FILE_BYTES, Operands, TableData
 from approxhub.formats.reading import all_formats, read_data, read_table, table_of
-from approxhub.formats.writing import write_table
+from approxhub.formats.writing import table_bytes, write_table
 
 __all__ = [
     "MAX_ENTRIES",
@@ -18,6 +18,7 @@ __all__ = [
     "all_formats",
     "read_data",
     "read_table",
+    "table_bytes",
     "table_of",
     "write_table",
 ]

@@ -5,17 +5,22 @@ Imports the multiplier and the assembly.
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 from approxhub.errors import InputError
 from approxhub.files import replacing, target_of
 from approxhub.formats.about import about
 from approxhub.formats.assembly import disassemble
+from approxhub.formats.data import TableData
 from approxhub.formats.reading import Pathlike, all_formats, format_named
 from approxhub.multiplier import Multiplier
 from approxhub.plugins.descriptors import TableFormat
 
-__all__ = ["write_table"]
+__all__ = ["table_bytes", "write_table"]
+
+_HDF5 = ("h5", "hdf5")
 
 
 def write_table(
@@ -70,8 +75,7 @@ def write_table(
         multiplier = load(multiplier)
     path = Path(path)
     chosen = _chosen(path, format)
-    if chosen.write is None:
-        raise InputError(f"{path}: the format {chosen.name!r} can only be read")
+    write = _writer(chosen)
     if path.is_dir():
         raise InputError(f"{path} is a folder; name a file")
     with about(path, "written"):
@@ -86,7 +90,67 @@ def write_table(
         about(path, "written"),
         replacing(path) as temporary,
     ):
-        chosen.write(data, temporary)
+        write(data, temporary)
+
+
+def table_bytes(
+    multiplier: Multiplier | str,
+    format: str,
+    *,
+    index_order: str = "pattern",
+    operand_order: str = "ab",
+) -> bytes:
+    r"""Return what a file of a multiplier's products would hold.
+
+    Parameters
+    ----------
+    multiplier : Multiplier or str
+        A multiplier or its id.
+    format : str
+        Name of the format: any that can be written, but for HDF5.
+    index_order, operand_order : str
+        As for :func:`write_table`.
+
+    Raises
+    ------
+    InputError
+        If the format cannot hold this, or is HDF5, which is read in a file only.
+    TableFileError
+        If the format cannot hold this table, or there is no place for a temporary file.
+
+    Examples
+    --------
+    >>> table_bytes("exact:1u", "text")
+    b'0 0\n0 1\n'
+    """
+    if isinstance(multiplier, str):
+        from approxhub.registry.client import load
+
+        multiplier = load(multiplier)
+    chosen = format_named(format)
+    write = _writer(chosen)
+    if chosen.name in _HDF5:
+        raise InputError(
+            f"the format {chosen.name!r} is HDF5, which is read in a file only; name a file, or "
+            "another format"
+        )
+    data = disassemble(multiplier, index_order=index_order, operand_order=operand_order)
+    from approxhub.plugins.guard import guarded
+
+    with (
+        guarded(f"table format {chosen.name!r}"),
+        about(Path("-"), "written"),
+        tempfile.TemporaryDirectory(prefix="approxhub-") as folder,
+    ):
+        path = Path(folder, "table")
+        write(data, path)
+        return path.read_bytes()
+
+
+def _writer(chosen: TableFormat) -> Callable[[TableData, Path], None]:
+    if chosen.write is None:
+        raise InputError(f"the format {chosen.name!r} can only be read; name another one")
+    return chosen.write
 
 
 def _chosen(path: Path, format: str | None) -> TableFormat:

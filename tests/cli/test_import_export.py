@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from approxhub import load
+from approxhub.cli import cli
 from approxhub.formats import read_table, write_table
 from approxhub.multiplier import Multiplier
 from approxhub.registry import Store
@@ -264,6 +265,41 @@ def test_export_refusals(run: Callable[..., Any], tmp_path: Path) -> None:
     assert run("export", "exact:4u", str(tmp_path / "t.xyz")).code == 2
     assert run("export", "exact:4u", str(tmp_path / "gone" / "t.npy")).code == 1
     assert run("export", "exact:16u", str(tmp_path / "t.npy")).code == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("format", ["npy", "npz", "raw", "text", "triples", "csv", "c-array"])
+def test_export_to_stdout(
+    capfdbinary: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, format: str
+) -> None:
+    """Standard output has the bytes of the file and nothing else, and no file is made."""
+    monkeypatch.chdir(tmp_path)
+    words = ["drum:4ux3u/k=2", "--format", format, "--operand-order", "ba"]
+    with pytest.raises(SystemExit) as done:
+        cli.main(["export", *words[:1], "-", *words[1:]])
+    assert done.value.code == 0
+    out, err = capfdbinary.readouterr()
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(SystemExit):
+        cli.main(["export", *words[:1], "./-", *words[1:]])
+    assert ((tmp_path / "-").read_bytes(), b"") == (out, err)
+
+
+def test_export_to_stdout_refusals(
+    run: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A format must be named, and be one stream; JSON has no place beside the table."""
+    monkeypatch.chdir(tmp_path)
+    for words, said in (
+        ([], "say with --format"),
+        (["--format", "h5"], "error: the format 'h5' is HDF5, which is read in a file only"),
+        (["--format", "hdf5"], "error: the format 'hdf5' can only be read"),
+        (["--format", "csv", "--json"], "name a file"),
+        (["--format", "nosuch"], "'nosuch'"),
+    ):
+        ran = run("export", "exact:4u", "-", *words)
+        assert (ran.code, ran.out) == (3 if "nosuch" in words else 2, "")
+        assert said in ran.err
     assert list(tmp_path.iterdir()) == []
 
 
