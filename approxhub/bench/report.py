@@ -5,14 +5,16 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from approxhub.errors import BenchmarkError
+from approxhub.files import replacing, target_of
 
-__all__ = ["SCHEMA_VERSION", "Detail", "Report", "Row"]
+__all__ = ["SCHEMA_VERSION", "Detail", "Report", "Row", "check_file"]
 
 SCHEMA_VERSION = 1
 """Version of the JSON that reports are written as."""
@@ -146,7 +148,7 @@ class Report:
         return cls.from_json(value)
 
     def write(self, path: Path) -> None:
-        """Write a file.
+        """Write a file, whole or not at all.
 
         Raises
         ------
@@ -157,6 +159,21 @@ class Report:
         # A list of two numbers on one line: half the length, and still a line for each key.
         text = re.sub(r"\[\s+([-\d.e]+),\s+([-\d.e]+)\s+\]", r"[\1, \2]", text)
         try:
-            path.write_text(text + "\n", encoding="utf-8")
+            with replacing(path) as temporary:
+                temporary.write_text(text + "\n", encoding="utf-8")
         except OSError as error:
-            raise BenchmarkError(f"{path} cannot be written: {error}") from error
+            raise BenchmarkError(f"{path} cannot be written: {error.strerror or error}") from error
+
+
+def check_file(path: Path) -> None:
+    """Refuse a file that no report can be written to, before anything is timed.
+
+    Raises
+    ------
+    BenchmarkError
+        If it is a device or a pipe, or nothing can be written into its folder.
+    """
+    try:
+        tempfile.TemporaryFile(dir=target_of(path).parent).close()
+    except OSError as error:
+        raise BenchmarkError(f"{path} cannot be written: {error.strerror or error}") from error

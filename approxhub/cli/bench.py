@@ -122,7 +122,10 @@ def command(
     from approxhub.bench import Settings, run
     from approxhub.bench.charts import check_folder, draw_charts
     from approxhub.bench.present import tables_of
+    from approxhub.bench.report import check_file
 
+    if target is not None and target != _STDOUT:
+        check_file(target)
     if plot is not None:
         check_folder(plot)
     settings = Settings(suites, multipliers, threads, rounds, quick, device)

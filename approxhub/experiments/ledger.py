@@ -102,7 +102,9 @@ class Ledger:
             path.parent.mkdir(parents=True, exist_ok=True)
             for suffix in (".json", ".csv"):
                 target_of(_beside(path, suffix))
-            lock = FileLock(path.with_name(f".{path.name}.lock"))
+            held = path.with_name(f".{path.name}.lock")
+            held.touch()  # where no file can be made, filelock speaks of another process
+            lock = FileLock(held)
             lock.acquire(timeout=0)
         except Timeout:
             raise ExperimentError(

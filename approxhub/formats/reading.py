@@ -164,7 +164,7 @@ def table_of(
         )
         provenance = replace(data.provenance, path=path.name, source_sha256=_sha256(path))
         return Multiplier(
-            _local(name or path.stem),
+            _local(path.stem if name is None else name),
             a,
             b,
             table=table,

@@ -19,7 +19,7 @@ from urllib.parse import quote
 import numpy.typing as npt
 
 from approxhub.cmodel import CModel
-from approxhub.errors import ApproxHubError, NetworkError, VerificationError
+from approxhub.errors import ApproxHubError, NetworkError, NotFoundError, VerificationError
 from approxhub.metrics import Metrics
 from approxhub.multiplier import MAX_TABLE_BITS, Multiplier, Provenance
 from approxhub.registry.context import FetchContext
@@ -53,14 +53,16 @@ def acquire(
     ------
     NetworkError, VerificationError, CModelError, TableFileError
         If a step fails; the message names the id and the step.
+    NotFoundError
+        If the folder that the index came from is gone, and nothing else has the file.
     """
     entry = circuit.entry
     urls = index.urls_of(circuit)
-    if beside is not None and beside.startswith(("http://", "https://")):
+    if beside is not None and _is_address(beside):
         urls = (f"{beside}/{quote(circuit.path)}", *urls)
     elif beside is not None:
         context = replace(context, mirrors=(*context.mirrors, beside))
-    with _step(entry.id), _library(index):
+    with _step(entry.id), _library(index, beside):
         got = context.download(
             source=index.source,
             commit=index.commit or "",
@@ -118,6 +120,10 @@ def acquire(
     return multiplier
 
 
+def _is_address(place: str) -> bool:
+    return place.startswith(("http://", "https://"))
+
+
 def _max_table_bytes() -> int:
     from approxhub.formats import MAX_FILE_BYTES
 
@@ -153,11 +159,21 @@ def _step(id: str, name: str = "") -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _library(index: Index) -> Iterator[None]:
-    """Say where the library is that a mirror would hold, when the network does not give it."""
+def _library(index: Index, beside: str | None) -> Iterator[None]:
+    """Say where the library is that a mirror would hold, when the network does not give it.
+
+    If it is not the network that fails, but the folder of the index is gone, say that.
+    """
     try:
         yield
     except NetworkError as error:
+        if not index.urls and beside is not None and not _is_address(beside):
+            if not Path(beside).exists():
+                raise NotFoundError(
+                    f"the folder {beside}, where the files of the index are, is gone; put it back, "
+                    f"or `approxhub index remove {index.source}` and add it from where it is now"
+                ) from error
+            raise
         where = f", {index.repository}" if index.repository else ""
         error.args = (f"{error}{where}; see docs/how-to/work-offline.md", *error.args[1:])
         raise

@@ -10,7 +10,13 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from approxhub.errors import ApproxHubError, NetworkError, NotFoundError, VerificationError
+from approxhub.errors import (
+    ApproxHubError,
+    NetworkError,
+    NotFoundError,
+    UnknownMultiplierError,
+    VerificationError,
+)
 from approxhub.ids import LOCAL, MultiplierId
 from approxhub.metrics import Metrics
 from approxhub.multiplier import Multiplier
@@ -232,7 +238,9 @@ class _Audit:
             return None
         try:
             again = ask_source(id, offline=self._offline)
-        except NetworkError as error:
+        except UnknownMultiplierError:
+            raise
+        except (NetworkError, NotFoundError) as error:  # out of reach, or its folder is gone
             return f"not read from its source again: {error}"
         if again.identity != found.identity:
             raise VerificationError(

@@ -100,6 +100,11 @@ def download(
             + "; allow the network (APPROXHUB_OFFLINE, --offline), or set APPROXHUB_MIRROR to a "
             "folder with the library"
         )
+    if places and all(isinstance(place, Path) for place in places):
+        raise NetworkError(
+            f"download: no folder has {wanted} ({tried}), and no address is known; look whether "
+            "the folder is where it was, or set APPROXHUB_MIRROR to one with the library"
+        )
     raise NetworkError(
         f"download: nothing comes from {asked or 'anywhere'}: {tried}. Wanted was {wanted}. Check "
         f"the connection and the proxy, raise APPROXHUB_TIMEOUT ({context.timeout:g} s), or set "

@@ -143,7 +143,7 @@ class Query:
     Raises
     ------
     InputError
-        If a column is not known, a bound is no number, or `limit` is negative.
+        If a column is not known, a bound is no number or negative, or `limit` is negative.
 
     Examples
     --------
@@ -180,7 +180,8 @@ area, delay, luts, rank, error-rank, bits, id
         if self.sort not in (None, "id", *COLUMNS):
             raise InputError(f"{self.sort!r} is not a column; known are {', '.join(COLUMNS)}, id")
         for name, value in (*self.at_least.items(), *self.at_most.items()):
-            _number(value, f"the bound on {name}")
+            if _number(value, f"the bound on {name}") < 0:
+                raise InputError(f"the bound on {name} must be 0 or more, got {value:g}")
         if self.limit is not None and self.limit < 0:
             raise InputError(f"limit must be 0 or more, got {self.limit}")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,20 @@ def test_refusals(run: Any, words: list[str], code: int, said: str) -> None:
     ran = run("bench", *words)
     assert (ran.code, ran.out) == (code, "")
     assert said in ran.err
+
+
+@pytest.mark.parametrize("place", ["file/r.json", "gone/r.json", "/proc/dg/r.json", "pipe.json"])
+def test_a_file_that_cannot_be_written(
+    run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    """It is refused before anything is timed."""
+    (tmp_path / "file").touch()
+    os.mkfifo(tmp_path / "pipe.json")
+    monkeypatch.setattr("approxhub.bench.run", None)  # it may not be called
+    ran = run("bench", "gemm", *QUICK, "--json", str(tmp_path / place))
+    assert (ran.code, ran.out) == (1, "")
+    assert ran.err.startswith(f"error: {tmp_path / place} cannot be written: ")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "pipe.json"]
 
 
 @pytest.mark.usefixtures("engine")

@@ -212,6 +212,7 @@ def test_folder(run: Callable[..., Any], tmp_path: Path) -> None:
         (["t.txt", "--operands", "1u", "--format", "nobody"], 3, "no table format is called"),
         (["t.txt", "--operands", "1u", "--index-order", "up"], 2, "'up'"),
         (["t.txt", "--operands", "1u", "--name", "a b"], 2, "cannot name a multiplier"),
+        (["t.txt", "--operands", "1u", "--name", ""], 2, "'' cannot name a multiplier"),
         (["gone.txt"], 3, "gone.txt: no such file"),
     ],
 )

@@ -114,6 +114,8 @@ def test_what_would_fit_a_search(lab: Any, run: Any) -> None:
         ["list", "--pareto", "power,colour"],
         ["list", "--max-mae", "little"],
         ["list", "--max-mae", "nan"],
+        ["list", "--max-mae", "-1"],
+        ["list", "--min-power", "-0.5"],
         ["list", "--limit", "-1"],
         ["list", "--width", "8u"],
         ["list", "--ids", "--json"],

@@ -574,6 +574,8 @@ def test_a_path_that_cannot_be_written_is_said_before_any_work(small: Any, tmp_p
     (tmp_path / "file").write_text("")
     with pytest.raises(ExperimentError, match="cannot be kept"):
         ah.sweep(net, FEW, evaluate, [x], path=tmp_path / "file" / "rows")
+    with pytest.raises(ExperimentError, match="cannot be kept at /proc/dg: "):
+        ah.sweep(net, FEW, evaluate, [x], path="/proc/dg")  # where nobody can make a file
     os.mkfifo(tmp_path / "rows.csv")
     with pytest.raises(ExperimentError, match="it is a pipe; name a regular file"):
         ah.sweep(net, FEW, evaluate, [x], path=tmp_path / "rows")

@@ -120,6 +120,27 @@ def test_works_offline(folder: Path, lab: Any) -> None:
     assert lab.server.asked == []
 
 
+def test_a_folder_that_is_gone(folder: Path, tmp_path: Path) -> None:
+    """It is named, and nothing is said of the network; what is only moved is told from it."""
+    add_index("mylab", str(folder))
+    fetch("mylab:v1/cut")
+    folder.rename(tmp_path / "elsewhere")
+    (kept,) = verify(["mylab:v1/cut"], deep=True)
+    assert kept.ok  # what is in the cache is sound, and that nobody can ask is a note
+    assert f"{folder}, where the files of the index are, is gone" in str(kept.note)
+    with pytest.raises(errors.NotFoundError) as caught:
+        ah.load("mylab:v1/odd")
+    assert str(caught.value) == (
+        f"fetch mylab:v1/odd: the folder {folder}, where the files of the index are, is gone; put "
+        "it back, or `approxhub index remove mylab` and add it from where it is now"
+    )
+    (tmp_path / "elsewhere").rename(folder)
+    (folder / "odd.npy").unlink()
+    with pytest.raises(errors.NetworkError, match=r"odd\.npy: no such file") as missing:
+        ah.load("mylab:v1/odd")
+    assert "proxy" not in str(missing.value)
+
+
 def test_addresses_of_the_index_come_last(folder: Path, lab: Any) -> None:
     """An index that lies elsewhere says where its files are."""
     publish(folder, urls=[f"{lab.server.url}/mine/{{path}}"])
