@@ -12,6 +12,9 @@ import warnings
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from approxhub.errors import (
     ApproxHubError,
@@ -21,10 +24,17 @@ from approxhub.errors import (
     TableFileError,
 )
 from approxhub.formats.about import about
-from approxhub.formats.assembly import assemble, check_orders, file_side
+from approxhub.formats.assembly import (
+    INDEX_ORDERS,
+    OPERAND_ORDERS,
+    assemble,
+    check_orders,
+    file_side,
+)
 from approxhub.formats.data import MAX_FILE_BYTES, Operands, TableData
 from approxhub.ids import MultiplierId
 from approxhub.multiplier import Multiplier, parse_format_pair
+from approxhub.operands import OperandFormat
 from approxhub.plugins.descriptors import TableFormat
 
 __all__ = ["all_formats", "format_named", "format_of", "read_data", "read_table", "table_of"]
@@ -129,9 +139,30 @@ def read_data(
 
     with guarded(f"{path}: table format {chosen.name!r}"), about(path, "read"):
         data = chosen.read(path, given)
-        if not isinstance(data, TableData):
-            raise TypeError(f"read() must return TableData, got {type(data).__name__}")
+        _check_types(data)
     return replace(data, format=chosen.name)
+
+
+def _check_types(data: Any) -> None:
+    """Refuse what a plug-in's reader may give, before it fails where nobody knows whose it is."""
+    if not isinstance(data, TableData):
+        raise TypeError(f"read() must return TableData, got {type(data).__name__}")
+    for name in ("entries", "rows", "columns"):
+        value = getattr(data, name)
+        if value is not None and not isinstance(value, np.ndarray):
+            raise TypeError(
+                f"read() must return numpy arrays, and {name!r} is of type {type(value).__name__}"
+            )
+    sides = data.operands
+    if sides is not None and not (
+        isinstance(sides, tuple)
+        and len(sides) == 2
+        and all(isinstance(side, OperandFormat) for side in sides)
+    ):
+        raise TypeError(f"read() must return two OperandFormats as 'operands', got {sides!r}")
+    for name, known in (("index_order", INDEX_ORDERS), ("operand_order", OPERAND_ORDERS)):
+        if getattr(data, name) not in (None, *known):
+            raise ValueError(f"read() returned {getattr(data, name)!r} as {name!r}")
 
 
 def table_of(

@@ -308,3 +308,25 @@ def test_a_plugin_that_raises_stops_nobody(tmp_path: Path) -> None:
     (tmp_path / "t.wrong").write_text("1 2\n3 4\n")
     with pytest.raises(errors.PluginError, match="must return TableData, got str"):
         read_table(tmp_path / "t.wrong", format="wrong", operands="1u")
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (TableData([[1, 2], [3, 4]]), "must return numpy arrays, and 'entries' is of type list"),  # type: ignore[arg-type]
+        (TableData(np.eye(2, dtype=int), rows=[0, 1]), "and 'rows' is of type list"),  # type: ignore[arg-type]
+        (TableData(np.eye(2, dtype=int), operands="1u"), "as 'operands', got '1u'"),  # type: ignore[arg-type]
+        (TableData(np.eye(2, dtype=int), index_order="up"), "returned 'up' as 'index_order'"),
+    ],
+)
+def test_a_plugin_that_returns_other_types_is_named(
+    tmp_path: Path, data: TableData, said: str
+) -> None:
+    """What a reader gives is looked at as it comes, so that the error says whose it is."""
+    register(TableFormat("lists", (".lists",), lambda h: True, lambda p, o: data))
+    path = tmp_path / "t.lists"
+    path.write_text("any")
+    with pytest.raises(errors.PluginError) as caught:
+        read_table(path, operands="1u")
+    assert f"{path}: table format 'lists' failed: " in str(caught.value)
+    assert said in str(caught.value)
