@@ -263,7 +263,7 @@ class CpuBackend:
         ``'scalar'``, ``'neon'``, ``'avx2'`` or ``'avx512'``; the best that this machine has when
         not given.
     way : str, optional
-        ``'factored'`` or ``'lookup'``: take this one whenever it can be done.
+        ``'exact'``, ``'factored'`` or ``'lookup'``: take this one whenever it can be done.
     """
 
     def __init__(self, isa: str | None = None, way: str | None = None) -> None:
