@@ -25,14 +25,22 @@ struct Tile {
     static_assert(kColumns == 128 || kColumns == 64, "warps of 32 columns");
     static_assert(kDepth == 64 || kDepth == 32, "steps of a matrix unit");
     static constexpr int kWords = kDepth / 4;
-    // Words from one row to the next: eight rows of four words then lie in 32 banks.
-    static constexpr int kStride = kWords + 4;
     static constexpr int kWarpsAcross = kColumns / 32;
     static constexpr int kWarpRows = kRows / (kThreads / kWarp / kWarpsAcross);
     static constexpr int kUnitsDown = kWarpRows / 16, kUnitsAcross = 4;
-    static constexpr int kPlane = (kRows + kColumns) * kStride;  // words
+    static constexpr int kPlane = (kRows + kColumns) * kWords;
     static constexpr int kFetchedA = kRows * kWords / kThreads;
     static constexpr int kFetchedB = kColumns * kWords / kThreads;
+
+    // Where a word of a row is. Rows that share banks have their words in another order, so that
+    // neither the rows that a warp writes meet in a bank, nor the four words of eight rows that it
+    // reads; those depend on the last three bits of a row alone.
+    __device__ __forceinline__ static int at(int row, int word) {
+        return row * kWords + (word ^ turned(row));
+    }
+    __device__ __forceinline__ static int turned(int row) {
+        return row / (32 / kWords) % (kWords / 4) * 4;
+    }
 
     static int64_t shared(int planes, int copies) {
         return kRows * sizeof(Row) + kDepth * sizeof(Tap) + 4 * (2 * 256 * copies) +
@@ -92,7 +100,7 @@ __device__ __forceinline__ void multiply(int32_t (&sum)[kDown][kAcross][4],
 }
 
 template <int kColumns, int kDepth>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, 1)  // one: ptxas may spill to have room for two
     product_kernel(const __grid_constant__ ah_product w, int64_t parts, int64_t part_step,
                    int copies) {
     using T = Tile<kColumns, kDepth>;
@@ -196,7 +204,7 @@ __global__ void __launch_bounds__(kThreads)
 #pragma unroll
                 for (int q = 0; q < kMostPlanes; q++) {
                     if (q < pass.planes) {
-                        tiles[q * T::kPlane + a_row(i) * T::kStride + at] = r.plane[q];
+                        tiles[q * T::kPlane + T::at(a_row(i), at)] = r.plane[q];
                     }
                 }
             }
@@ -207,7 +215,7 @@ __global__ void __launch_bounds__(kThreads)
 #pragma unroll
                 for (int q = 0; q < kMostPlanes; q++) {
                     if (q < pass.planes) {
-                        tiles[q * T::kPlane + (kRows + b_column(i)) * T::kStride + at] = r.plane[q];
+                        tiles[q * T::kPlane + T::at(kRows + b_column(i), at)] = r.plane[q];
                     }
                 }
             }
@@ -218,24 +226,26 @@ __global__ void __launch_bounds__(kThreads)
             __syncthreads();
             if (following < end) fetch(following);  // under way while this tile is multiplied
             for (int q = 0; q < pass.planes; q++) {
-                const uint32_t *a_tile = tiles + q * T::kPlane + first_row * T::kStride;
-                const uint32_t *b_tile = tiles + q * T::kPlane + (kRows + first_column) * T::kStride;
+                const uint32_t *a_tile = tiles + q * T::kPlane + (first_row + g) * T::kWords;
+                const uint32_t *b_tile =
+                    tiles + q * T::kPlane + (kRows + first_column + g) * T::kWords;
 #pragma unroll
                 for (int step = 0; step < kDepth / 32; step++) {
+                    const int low = (8 * step + t) ^ T::turned(g), high = low ^ 4;
                     uint32_t a[T::kUnitsDown][4], b[T::kUnitsAcross][2];
 #pragma unroll
                     for (int i = 0; i < T::kUnitsDown; i++) {
-                        const uint32_t *at = a_tile + (16 * i + g) * T::kStride + 8 * step + t;
-                        a[i][0] = at[0];
-                        a[i][1] = at[8 * T::kStride];
-                        a[i][2] = at[4];
-                        a[i][3] = at[8 * T::kStride + 4];
+                        const uint32_t *at = a_tile + 16 * i * T::kWords;
+                        a[i][0] = at[low];
+                        a[i][1] = at[8 * T::kWords + low];
+                        a[i][2] = at[high];
+                        a[i][3] = at[8 * T::kWords + high];
                     }
 #pragma unroll
                     for (int j = 0; j < T::kUnitsAcross; j++) {
-                        const uint32_t *at = b_tile + (8 * j + g) * T::kStride + 8 * step + t;
-                        b[j][0] = at[0];
-                        b[j][1] = at[4];
+                        const uint32_t *at = b_tile + 8 * j * T::kWords;
+                        b[j][0] = at[low];
+                        b[j][1] = at[high];
                     }
                     switch (pass.signs >> (2 * q) & 3) {
                         case kUnsigned: multiply<kUnsigned>(sums, a, b); break;

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import multiprocessing
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -122,7 +123,7 @@ FAULTS = {
     ),
     "elements beyond K are recoded": ("product.cuh", "i < count ? recoding[", "true ? recoding["),
     "a fragment is another row's": (
-        "product.cuh", "a[i][1] = at[8 * T::kStride];", "a[i][1] = at[7 * T::kStride];"
+        "product.cuh", "a[i][1] = at[8 * T::kWords + low];", "a[i][1] = at[7 * T::kWords + low];"
     ),
     "a column too many is written": (
         "product.cuh", "if (c < w.columns) {", "if (c <= w.columns) {"
@@ -192,6 +193,23 @@ def test_no_sanitizer_complains(tmp_path: Path) -> None:
     library = emulated.build(tmp_path / "kernels.so", *emulated.SANITIZED)
     done = sanitized(library, emulated.sanitizers(), "sums", "real")
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", ["not Cached and not Factored", "Cached", "Factored"])
+def test_the_contract_holds_under_sanitizers(way: str, tmp_path: Path) -> None:
+    """The conformance suite, but for what takes minutes by emulation; a campaign has all of it."""
+    emulated.need()
+    campaign = HERE.parent / "campaigns" / "kernels.py"
+    chosen = f"Emulated and {way} and not float64 and not 4u-33025"
+    done = subprocess.run(
+        [sys.executable, str(campaign), "-q", "-k", chosen],
+        cwd=tmp_path, capture_output=True, text=True, timeout=900,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    [passed] = re.findall(r"(\d+) passed", done.stdout)
+    assert int(passed) > 200
 
 
 # What only the thread sanitizer sees: here threads and blocks take turns that hide it.
