@@ -7,6 +7,7 @@ it means the same in every process, so exported programs and checkpoints can hol
 from __future__ import annotations
 
 import functools
+import operator
 import sys
 import threading
 import weakref
@@ -422,10 +423,13 @@ def lut_conv(
         raise InputError(f"lut_conv: the padding has one value, got {tuple(pad.shape)}")
     unread = pad if any(padding) and not on_host(pad) else None
     value = int(pad) if any(padding) and unread is None else 0
+    # As the schema of the operator has them: what is remembered does not tell 2 from 2.0.
+    stride, padding, dilation = (
+        tuple(map(operator.index, numbers)) for numbers in (stride, padding, dilation)
+    )
     c, shape = _planned(
-        tuple(x.shape), tuple(w.shape), tuple(stride), tuple(padding), tuple(dilation), groups,
-        value,
-    )  # fmt: skip
+        tuple(x.shape), tuple(w.shape), stride, padding, dilation, operator.index(groups), value
+    )
     multiplier = _checked("lut_conv", x, w, handle, w.shape[1:].numel(), dtype, trusted)
     if not trusted:
         check_values(pad, multiplier.a, "a (padding)")

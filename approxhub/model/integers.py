@@ -39,6 +39,7 @@ from approxhub.nn.integers import (
 from approxhub.nn.linear import Linear
 from approxhub.ops import code_dtype
 from approxhub.quantization import CodeRange, Quantizer, integer_bias
+from approxhub.quantization.quantizer import require
 
 __all__ = ["IntegerNetwork", "to_integers"]
 
@@ -157,11 +158,11 @@ class IntegerNetwork(nn.Module):
 
         Raises
         ------
-        InputError
-            If some are NaN or infinite, for which there is no code.
+        CalibrationError
+            If some are NaN or infinite, for which there is no code; not looked for on a device,
+            outside of :func:`approxhub.eager_checks`.
         """
-        if not torch.isfinite(x).all():
-            raise InputError("the input holds NaN or infinity: no code stands for them")
+        require(torch.isfinite(x).all(), "the input holds NaN or infinity: no code stands for them")
         return self.input_grid.quantize(x)
 
     def dequantize(self, codes: Tensor) -> Tensor:

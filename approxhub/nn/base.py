@@ -47,6 +47,7 @@ __all__ = ["MODES", "ApproxLayer", "dequantize", "guard_loading", "require_real"
 
 MODES = ("float", "exact", "approximate", "noise")
 _STATE_SCHEMA = 2  # 1 had no datapath, which was the default one
+_WEIGHT_NAMES = {"quantized_weight", "_quantized_weight"}
 _QUANTIZERS = ("input_quantizer", "weight_quantizer")
 _OUTPUTS_FIRST = (LinearProduct, ConvProduct, ConvTransposeProduct)  # products with such weights
 
@@ -181,16 +182,22 @@ class ApproxLayer(nn.Module):
     _capture: Callable[[Tensor, Tensor, Product], None] | None = None
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
+        # Plug-ins may still have the old name of a quantised weight: the first in the order of
+        # inheritance serves for both.
         super().__init_subclass__(**kwargs)
-        old = vars(cls).get("_quantized_weight")
-        if old is not None and "quantized_weight" not in vars(cls):
+        names: Mapping[str, Any] = next(
+            vars(c) for c in cls.__mro__ if not _WEIGHT_NAMES.isdisjoint(vars(c))
+        )
+        weight = names.get("quantized_weight")
+        if weight is None:
+            weight = names["_quantized_weight"]
             warnings.warn(
                 f"{cls.__name__}._quantized_weight is called quantized_weight now; the old name "
                 "will be ignored from version 0.3 on",
                 DeprecationWarning,
                 stacklevel=2,
             )
-            cls.quantized_weight = old  # type: ignore[method-assign]
+        cls._quantized_weight = cls.quantized_weight = weight  # type: ignore[method-assign]
 
     # --- making -----------------------------------------------------------------
 
@@ -252,6 +259,9 @@ class ApproxLayer(nn.Module):
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)  # type: ignore[no-untyped-call]
         self._register()
+        # What follows from the rest, which older pickles lack.
+        self._compiled_gradient = compilable(self._gradient)
+        self._compare_circuits()
 
     def _adopt(self, layer: nn.Module) -> Self:
         """Take over a float layer's parameters (not copies) and its place in the world."""
@@ -403,10 +413,10 @@ class ApproxLayer(nn.Module):
         """
         if shift is not None:
             channels = len(self.quantized_weight())
-            if tuple(shift.shape) != (channels,):
+            if not isinstance(shift, Tensor) or shift.shape != (channels,):
                 raise InputError(
-                    f"a compensation has one number for each of {channels} channels, got shape "
-                    f"{tuple(shift.shape)}"
+                    f"a compensation has one number for each of {channels} channels, got "
+                    f"{tuple(shift.shape) if isinstance(shift, Tensor) else repr(shift)}"
                 )
         self.compensation = shift
         self._compensated = None if shift is None else self._circuit()
@@ -456,6 +466,8 @@ class ApproxLayer(nn.Module):
     def quantized_weight(self) -> Tensor:
         """The weight as it meets its quantiser, with the output channels first."""
         return self.weight
+
+    _quantized_weight = quantized_weight
 
     def quantized_bias(self) -> Tensor | None:
         """What is added to the products of the quantised weight, (channels,)."""

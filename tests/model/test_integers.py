@@ -889,5 +889,10 @@ def test_inputs_that_are_no_numbers_are_refused(bad):
     net = ah.calibrate(ah.approximate(nn.Sequential(nn.Linear(4, 3)), "exact:8u"), [x]).eval()
     integers = ah.to_integers(net, [x])
     x[2, 1] = bad
-    with pytest.raises(InputError, match="NaN or infinity"):
+    with pytest.raises(CalibrationError, match="NaN or infinity"):
         integers.quantize(x)
+    assert integers.quantize(x.to("meta")).is_meta
+    torch._dynamo.reset()
+    traced = torch.compile(integers.quantize, backend="eager", fullgraph=True)
+    x[2, 1] = 0
+    assert torch.equal(traced(x), integers.quantize(x))

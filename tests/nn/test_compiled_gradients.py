@@ -193,3 +193,34 @@ def test_a_backward_pass_of_a_layer_that_is_gone():
     gc.collect()
     with pytest.raises(InputError, match="keep the compiled model"):
         y.sum().backward()
+
+
+class _Doubled:
+    """A gradient whose numbers have another type than its operands."""
+
+    def backward(self, grad, x, w, product, arithmetic, needs):
+        return grad.double() @ w.double(), grad.double().t() @ x.double()
+
+
+def test_a_gradient_of_another_type_is_cast_as_autograd_does():
+    """A compiler is told the operands' type, and reads the memory as that."""
+    layer = ah.nn.Linear(6, 4, multiplier=_fresh())
+    layer.set_gradient(_Doubled())
+    layer(torch.randn(3, 6))
+    layer.eval()
+    x = torch.randn(3, 6, requires_grad=True)
+    found = []
+    for run in (layer, torch.compile(layer, backend="aot_eager", fullgraph=True)):
+        x.grad = layer.weight.grad = None
+        run(x).square().sum().backward()
+        found.append((x.grad, layer.weight.grad))
+    for mine, wanted in zip(found[1], found[0], strict=True):
+        assert torch.equal(mine, wanted)
+    arithmetic = layer._multiplied_by()
+    flat = flattened(LinearProduct())
+    assert flat is not None
+    of_x, of_w = layer._compiled_gradient.backward(
+        torch.randn(3, 4), x.detach(), layer.weight.detach(), LinearProduct(), arithmetic,
+        (True, True),
+    )  # fmt: skip
+    assert of_x.dtype == of_w.dtype == torch.float32

@@ -614,8 +614,33 @@ def test_the_old_name_of_a_quantised_weight_still_works():
 
         class Halved(ah.nn.Linear):
             def _quantized_weight(self):
-                return self.weight / 2
+                return super()._quantized_weight() / 2
 
-    layer = Halved(4, 3, multiplier="exact:8s").eval()
-    assert torch.equal(layer.quantized_weight(), layer.weight / 2)
-    assert layer.weight_quantizer.range_max.max() <= layer.weight.abs().max() / 2
+    class Mixed:
+        def _quantized_weight(self):
+            return super()._quantized_weight() / 2
+
+    with pytest.warns(DeprecationWarning, match="quantized_weight"):
+
+        class Quartered(Mixed, Halved):
+            pass
+
+    for cls, by in ((Halved, 2), (Quartered, 4)):
+        layer = cls(4, 3, multiplier="exact:8s").eval()
+        for weight in (layer.quantized_weight(), layer._quantized_weight()):
+            assert torch.equal(weight, layer.weight / by)
+        assert layer.weight_quantizer.range_max.max() <= layer.weight.abs().max() / by
+
+
+def test_pickles_from_before_have_what_follows_from_the_rest():
+    """Whole layers that were pickled when less was kept in them still run."""
+    layer = ah.nn.Linear(4, 3, multiplier="drum:8s/k=3", gradient="lre")
+    x = torch.randn(5, 4)
+    layer(x)
+    layer.eval().set_compensation(torch.tensor([1.0, 2.0, 3.0]))
+    old = copy.copy(layer)
+    for name in ("_compensating", "_compiled_gradient"):
+        del old.__dict__[name]
+    again = pickle.loads(pickle.dumps(old))
+    assert torch.equal(again(x), layer(x))
+    assert again._compiled_gradient is not None

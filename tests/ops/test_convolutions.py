@@ -750,3 +750,20 @@ def test_strides_beyond_the_image(stride):
     x, w = torch.arange(-9, 9).reshape(1, 2, 9), torch.arange(-6, 6).reshape(2, 2, 3)
     want = conv1d(x[..., :3], w, S8)
     assert torch.equal(conv1d(x, w, S8, stride=stride), want)
+
+
+def test_numbers_of_another_type_do_not_spoil_later_calls():
+    """Options are integers before anything is remembered of them, numpy's too; 2.0 is refused."""
+    m = ah.load("drum:8u/k=3")
+    handle = register(m)
+    x, w = torch.randint(0, 256, (1, 3, 9, 9)), torch.randint(0, 256, (2, 3, 3, 3))
+    pad = torch.tensor(3)
+
+    def run(two, one):
+        return lut_conv(x, w, pad, handle, [two] * 2, [one] * 4, [one] * 2, one, torch.int64)
+
+    with pytest.raises((TypeError, RuntimeError)):
+        run(2.0, 1.0)
+    right = run(2, 1)
+    assert torch.equal(run(np.uint8(2), np.uint8(1)), right)
+    assert torch.equal(right, ah.conv2d(x, w, m, stride=2, padding=1, pad_value=3))

@@ -140,7 +140,10 @@ def product_gradients(
             grad, x, w, restored(kind, sizes), arithmetic, (needs[0], needs[1])
         )
     require_gradients(found.gradient, both, (x, w), (needs[0], needs[1]))
-    of_x, of_w = (x.new_empty((0,)) if t is None else _own(t, taken) for t in both)
+    of_x, of_w = (
+        of.new_empty((0,)) if t is None else _own(t.to(of.dtype), taken)
+        for t, of in zip(both, (x, w), strict=True)
+    )
     return of_x, of_w
 
 
