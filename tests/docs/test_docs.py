@@ -95,13 +95,15 @@ def _cut(words: list[str], mark: str) -> tuple[list[str], str]:
 
 
 def _prepare(page: Path) -> None:
-    """Make the files that a page takes to be there: a folder of tables to publish."""
+    """Make the files that a page takes to be there: tables to publish or to import."""
     if page.name == "publish-an-index.md":
         mylab = Path("mylab")
         mylab.mkdir()
         (mylab / "metadata.json").write_text(_blocks(page, "json")[0], encoding="utf-8")
         ah.write_table(ah.exact(8), mylab / "mymul.npy")
         ah.write_table(ah.exact(8, signed=True), mylab / "signed.csv", index_order="offset")
+    elif page.name == "README.md":
+        ah.write_table(ah.load("drum:8u/k=3"), Path("table.csv"))
 
 
 @pytest.mark.slow
