@@ -234,6 +234,8 @@ def test_races_are_seen(name: str, tmp_path: Path) -> None:
     library = emulated.build(tmp_path / "kernels.so", *emulated.RACES, package=package)
     done = sanitized(library, emulated.sanitizers(races=True), "turns")
     said = done.stdout + done.stderr
+    if "unexpected memory mapping" in said:
+        pytest.skip("the thread sanitizer does not run here: addresses are too random for it")
     assert ("data race" in said) == (fault is not None), said
     assert (done.returncode == 0) == (fault is None), said
 
