@@ -457,6 +457,48 @@ class Multiplier:
         table.flags.writeable = False
         return table
 
+    def described(
+        self,
+        *,
+        hardware: Hardware | None = None,
+        provenance: Provenance | None = None,
+        printed: Mapping[str, str] | None = None,
+    ) -> Multiplier:
+        """The same circuit with something else said of it.
+
+        Parameters
+        ----------
+        hardware : Hardware, optional
+        provenance : Provenance, optional
+        printed : mapping of str to str, optional
+            Metrics as its source prints them. What is not given stays.
+
+        Returns
+        -------
+        Multiplier
+
+        Examples
+        --------
+        >>> from approxhub import exact
+        >>> m = exact(8).described(hardware=Hardware(power_mw=0.4))
+        >>> m.hardware.power_mw, m.identity == exact(8).identity
+        (0.4, True)
+        """
+        made = Multiplier(
+            self._id,
+            self._a,
+            self._b,
+            table=self.table if self.has_table else None,
+            circuit=self._circuit,
+            hardware=self._hardware if hardware is None else hardware,
+            provenance=self._provenance if provenance is None else provenance,
+            printed=self._printed if printed is None else printed,
+        )
+        for known in ("identity", "metrics"):  # of the same table: spare counting it again
+            if known in self.__dict__:
+                made.__dict__[known] = self.__dict__[known]
+        return made
+
     @functools.cached_property
     def table_sha256(self) -> str | None:
         """SHA-256 of the table as little-endian int32, C order; None without a table."""

@@ -167,20 +167,11 @@ def _keep(arrival: Arrival) -> ApproxHubError | None:
     import dataclasses
 
     from approxhub.errors import ApproxHubError
-    from approxhub.multiplier import Multiplier
     from approxhub.registry.store import Store
 
     m = arrival.multiplier
     notes = (*m.provenance.notes, *(c.why for c in arrival.contradicted))
-    noted = Multiplier(
-        m.id,
-        m.a,
-        m.b,
-        table=m.table if m.has_table else None,
-        circuit=m.circuit,
-        hardware=m.hardware,
-        provenance=dataclasses.replace(m.provenance, notes=notes),
-    )
+    noted = m.described(provenance=dataclasses.replace(m.provenance, notes=notes))
     try:
         Store().put(noted)
     except ApproxHubError as error:

@@ -368,20 +368,7 @@ def _as_listed(found: Multiplier, entry: Entry | None) -> Multiplier | None:
     provenance = dataclasses.replace(was, **texts, notes=notes)
     if (hardware, printed, provenance) == (found.hardware, found.printed, was):
         return found
-    made = Multiplier(
-        found.id,
-        found.a,
-        found.b,
-        table=found.table if found.has_table else None,
-        circuit=found.circuit,
-        hardware=hardware,
-        printed=printed,
-        provenance=provenance,
-    )
-    for known in ("identity", "metrics"):  # of the same table: spare counting it again
-        if known in found.__dict__:
-            made.__dict__[known] = found.__dict__[known]
-    return made
+    return found.described(hardware=hardware, printed=printed, provenance=provenance)
 
 
 def _is_current(found: Multiplier, entry: Entry) -> bool:

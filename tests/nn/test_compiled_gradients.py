@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import library, nn
 
 import approxhub as ah
 from approxhub.errors import InputError
@@ -147,7 +147,7 @@ def test_it_is_an_operator(gradient, needs):
         torch.randn(4, 2), torch.ones(4, 3), torch.ones(2, 3), scale, zero, scale, zero,
         [0, 0, 6, 0, 1, 0, 0, 6, 0, 1], "LinearProduct", [], register(m), untraced.handle, needs,
     )  # fmt: skip
-    torch.library.opcheck(
+    library.opcheck(
         torch.ops.approxhub.product_gradients.default, arguments,
         test_utils=("test_schema", "test_faketensor"),
     )  # fmt: skip
